@@ -1,0 +1,59 @@
+"""Topic configs: Kafka's defaults, and errors that name key, value and what is allowed."""
+
+from __future__ import annotations
+
+import pytest
+
+from brokerd.storage.config import LogConfig
+from ingest.errors import ConfigError
+from ingest.topic_config import TOPIC_SETTINGS, parse_topic_configs, topic_defaults
+
+
+def test_the_defaults_are_kafkas_but_for_durability() -> None:
+    values = parse_topic_configs({})
+    assert values["segment.bytes"] == 1 << 30
+    assert values["retention.ms"] == 168 * 3_600_000
+    assert values["retention.bytes"] == -1
+    assert values["max.message.bytes"] == 1_048_588
+    assert values["durability"] == "fsync"
+    assert LogConfig.from_topic_configs({}) == LogConfig()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("retention.ms", "soon", "whole number"),
+        ("retention.ms", "-2", "-1 to"),
+        ("segment.bytes", "10", "16384"),
+        ("durability", "maybe", "fsync or os"),
+        ("cleanup.policy", "compact", "not supported"),
+        ("value.dtype", "object", "fixed size"),
+        ("value.dtype", "no type", "numpy"),
+        ("retention.mss", "1", r"did you mean retention\.ms"),
+        ("nonsense", "1", "unknown topic config nonsense"),
+    ],
+)
+def test_a_bad_setting_is_named(name: str, value: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said) as refused:
+        parse_topic_configs({name: value})
+    assert name in str(refused.value)
+
+
+def test_every_default_passes_its_own_check() -> None:
+    for setting in TOPIC_SETTINGS.values():
+        setting.parse(setting.default)
+        assert setting.doc.endswith(".")
+
+
+def test_broker_configs_set_the_defaults_of_topics() -> None:
+    assert topic_defaults({"log.retention.hours": "2", "log.durability": "os", "node.id": "1"}) == {
+        "retention.ms": "7200000",
+        "durability": "os",
+    }
+    assert topic_defaults({"log.retention.hours": "2", "log.retention.ms": "5"}) == {"retention.ms": "5"}
+    with pytest.raises(ConfigError):
+        topic_defaults({"log.retention.hours": "two"})
+
+
+def test_a_dtype_of_one_size_is_taken() -> None:
+    assert parse_topic_configs({"value.dtype": "<f8"})["value.dtype"] == "<f8"

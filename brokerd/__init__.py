@@ -1,0 +1,1 @@
+"""Stores and serves: the log, its brokers and the controller."""

@@ -1,0 +1,53 @@
+"""What one log is told: the topic configs that storage heeds, parsed once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from ingest.topic_config import parse_topic_configs
+
+
+class LogConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """Settings of one log; see ingest.topic_config for what each means."""
+
+    segment_bytes: int = 1 << 30
+    segment_ms: int = 604_800_000
+    retention_ms: int = 604_800_000
+    retention_bytes: int = -1
+    index_interval_bytes: int = 4096
+    durability: str = "fsync"
+    timestamp_type: str = "CreateTime"
+    max_message_bytes: int = 1_048_588
+    file_delete_delay_ms: int = 60_000
+    cleanup_policy: str = "delete"
+    timestamp_before_max_ms: int = 2**63 - 1
+    timestamp_after_max_ms: int = 2**63 - 1
+    producer_id_expiration_ms: int = 86_400_000  # producer.id.expiration.ms, a broker config
+
+    @classmethod
+    def from_topic_configs(
+        cls, configs: Mapping[str, str], *, producer_id_expiration_ms: int = 86_400_000
+    ) -> LogConfig:
+        """Parse a topic's configs.
+
+        Raises:
+            ConfigError: an unknown key or a value that can't be used.
+        """
+        values = parse_topic_configs(configs)
+        return cls(
+            segment_bytes=values["segment.bytes"],
+            segment_ms=values["segment.ms"],
+            retention_ms=values["retention.ms"],
+            retention_bytes=values["retention.bytes"],
+            index_interval_bytes=values["index.interval.bytes"],
+            durability=values["durability"],
+            timestamp_type=values["message.timestamp.type"],
+            max_message_bytes=values["max.message.bytes"],
+            file_delete_delay_ms=values["file.delete.delay.ms"],
+            cleanup_policy=values["cleanup.policy"],
+            timestamp_before_max_ms=values["message.timestamp.before.max.ms"],
+            timestamp_after_max_ms=values["message.timestamp.after.max.ms"],
+            producer_id_expiration_ms=producer_id_expiration_ms,
+        )

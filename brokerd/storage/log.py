@@ -1,0 +1,501 @@
+"""One partition's log: append, read, marks, roll, retention. It writes; a `Flusher` makes durable what it wrote."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from brokerd.storage.checkpoint import PARTITION, UNKNOWN_PRODUCERS, Checkpoint, CheckpointRecord
+from brokerd.storage.config import LogConfig
+from brokerd.storage.disk import Disk
+from brokerd.storage.errors import OffsetOutOfRange, StaleLeaderEpoch
+from brokerd.storage.history import epoch_end, last_epoch, rebuild_producers
+from brokerd.storage.log_reader import LogReader
+from brokerd.storage.log_values import Appended, FlushTarget
+from brokerd.storage.page import Row
+from brokerd.storage.recovery import Recovered
+from brokerd.storage.retention import SealedSegment, count_expired
+from brokerd.storage.segment import Segment
+from brokerd.storage.segments import Segments
+from brokerd.storage.snapshots import Snapshots
+from brokerd.storage.staging import stage
+from brokerd.storage.unflushed import Unflushed
+from ingest.errors import CorruptBatch, DiskFull
+from ingest.failpoints import failpoint
+from ingest.log.names import START, file_name
+from ingest.records.header import FLAG_LOG_APPEND_TIME, BatchHeader
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+__all__ = ["Appended", "FlushTarget", "Log", "OffsetOutOfRange"]
+
+_EMPTY = memoryview(b"")
+_EPOCH_ENDS_MAX = 64  # a client names epochs as it likes
+
+
+class Log:
+    """One partition. Thread: the owner's; nothing here blocks on fsync but rolls of deleted records and truncation.
+
+    Attributes:
+        end_offset: The offset the next record gets.
+        flushed_end: Everything below is on the disk.
+        high_watermark: Everything below may be read; it never goes back.
+        torn_bytes_total: About what recovery cut from the tail; none of it had been flushed.
+        damaged_batches_total: Places recovery found where flushed bytes are bad; reads find more, see `read`.
+        lost_offsets_total: Offsets that had been flushed and that recovery found gone.
+    """
+
+    def __init__(
+        self,
+        disk: Disk,
+        path: Path,
+        topic_id: bytes,
+        partition: int,
+        config: LogConfig,
+        row: Row,
+        recovered: Recovered,
+        checkpoint: Checkpoint,
+        new_directories: Sequence[Path] = (),
+    ) -> None:
+        record = checkpoint.partitions.get((topic_id, partition))
+        self.topic_id = topic_id
+        self.partition = partition
+        self.config = config
+        self.path = path
+        self._disk = disk
+        self._row = row
+        self.start_offset = recovered.start_offset
+        self.end_offset = max(recovered.end_offset, recovered.start_offset)
+        self._segments = Segments(recovered.segments, self.end_offset)
+        self._active = self._segments.active
+        self.flushed_end = min(recovered.recovery_point, self.end_offset)
+        self.last_epoch = recovered.last_epoch
+        self.leader_epoch = -1
+        self._epoch_ends: dict[int, tuple[int, int]] = {}
+        self._producers = recovered.producers
+        self._snapshots = Snapshots(disk, path, recovered.snapshots)
+        self.torn_bytes_total = recovered.torn_bytes
+        self.damaged_batches_total = len(recovered.damaged)
+        self.lost_offsets_total = recovered.lost_offsets
+        self._unflushed = Unflushed()
+        self._reader = LogReader(path, self._segments, self._unflushed, recovered.lost, recovered.damaged)
+        for directory in new_directories:
+            self._unflushed.add_directory(directory, -1)
+        self._checkpoint = checkpoint
+        if self.flushed_end == self.end_offset:
+            self._unflushed.flushed_at = (self._active.base_offset, self._active.size)
+        self._last_append_age_ms = -1
+        self.closed = False
+        if self.flushed_end < self.end_offset:
+            self._take_unflushed_segments()
+        inherited = row.inherited
+        mark = max(record.high_watermark if record else 0, inherited.high_watermark if inherited else 0)
+        self.high_watermark = max(self.start_offset, min(mark, self.end_offset))
+        self._publish()
+
+    def _take_unflushed_segments(self) -> None:
+        """After a takeover: all that was written since the checkpoint is in doubt until it is flushed again."""
+        first = self._segments.index_at(self.flushed_end)
+        doubtful = self._segments.items[first:]
+        for segment, following in pairwise(doubtful):
+            self._unflushed.files.append((segment.reader(), following.base_offset))
+        self._unflushed.size_bytes = sum(segment.size for segment in doubtful)
+
+    # ---- gauges
+
+    @property
+    def row(self) -> int:
+        return self._row.index
+
+    @property
+    def page_row(self) -> Row:
+        return self._row
+
+    @property
+    def names_unflushed(self) -> bool:
+        """Whether files or directories were made that no flush has covered yet."""
+        return bool(self._unflushed.directories)
+
+    @property
+    def unflushed_bytes(self) -> int:
+        """What was written since the last flush that reached the end."""
+        return self._unflushed.size_bytes
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(segment.stored_bytes() for segment in self._segments.items)
+
+    @property
+    def segment_count(self) -> int:
+        return len(self._segments)
+
+    @property
+    def producer_id_max(self) -> int:
+        return self._producers.producer_id_max
+
+    # ---- leadership
+
+    def become_leader(self, leader_epoch: int) -> None:
+        """Append under `leader_epoch` from now on.
+
+        Raises:
+            StaleLeaderEpoch: the log already knows that epoch, or a newer one.
+        """
+        known = max(self.leader_epoch, self.last_epoch)
+        if leader_epoch <= known:
+            reason = f"leadership under epoch {leader_epoch}, but the log knows epoch {known} already"
+            raise StaleLeaderEpoch(f"{self.path}: {reason}", path=self.path)
+        self.leader_epoch = leader_epoch
+        self._publish()
+
+    # ---- appending
+
+    def append(self, batches: Sequence[Buffer], *, wall_ms: int) -> list[Appended]:
+        """Append whole batches at the end and say where each landed. All are written, or none.
+
+        Args:
+            batches: Each one batch as its producer made it; the leader's half of its header is not looked at.
+            wall_ms: The broker's wall clock.
+        Raises:
+            CorruptBatch, UnsupportedFormat, InvalidRecord, MessageTooLarge, SequenceError, ProducerFenced, DiskFull:
+                nothing was written.
+            LogDirOffline: the system refused; whether anything will be found later is unknown.
+        Cost: one CRC pass, one pwritev, no copy of a body, no fsync.
+        Source: docs/format/batch.md.
+        """
+        self._disk.check_online()
+        assert self.leader_epoch >= 0, "append before become_leader"
+        assert not self.closed
+        flags = FLAG_LOG_APPEND_TIME if self.config.timestamp_type == "LogAppendTime" else 0
+        staged = stage(
+            batches,
+            self._producers,
+            self.config,
+            base_offset=self.end_offset,
+            leader_epoch=self.leader_epoch,
+            high_watermark=self.high_watermark,
+            wall_ms=wall_ms,
+            leader_flags=flags,
+        )
+        if staged.news:
+            self._write(staged.vectors, staged.size_bytes, staged.end_offset)
+            self._apply(staged.news, wall_ms, flags)
+        return staged.appended
+
+    def _write(self, vectors: list[Buffer], total: int, end_offset: int) -> None:
+        """Put the bytes at the end of the active segment, rolling or growing it first."""
+        active = self._active
+        if active.size and (
+            active.size + total > self.config.segment_bytes or end_offset - active.base_offset > 0xFFFFFFFF
+        ):
+            self.roll()
+            active = self._active
+        active.write(vectors, total, limit=self.config.segment_bytes)
+
+    def _apply(self, news: list[tuple[BatchHeader, int, int]], wall_ms: int, flags: int) -> None:
+        active = self._active
+        age_ms, position = self._disk.time.age_ms, active.size
+        if position == 0:
+            active.since_age_ms = age_ms
+        for header, base_offset, space in news:
+            stamp = wall_ms if flags else header.max_timestamp_ms
+            following = position + space
+            active.index.add(self.leader_epoch, base_offset, position, stamp, following)
+            if header.producer_id >= 0:
+                self._producers.apply(header, base_offset, wall_ms, age_ms)
+            position = following
+        self._unflushed.size_bytes += position - active.size
+        active.size = position
+        self.end_offset = self._segments.end_offset = base_offset + header.last_offset_delta + 1
+        self.last_epoch = self.leader_epoch
+        self._last_append_age_ms = age_ms
+
+    def roll(self) -> None:
+        """Seal the active segment and start the next one at the log's end.
+
+        The new file and its name count as flushed with the first flush that follows, and no offset in it before.
+
+        Raises:
+            DiskFull: the log goes on in the old segment once there is room.
+            LogDirOffline: the system refused.
+        """
+        old = self._active
+        assert old.file is not None
+        fresh = Segment(self._disk, self.path, self.end_offset, self.config.index_interval_bytes)
+        fresh.create()
+        failpoint("storage.mid_roll")
+        if self.flushed_end < self.end_offset:
+            self._unflushed.files.append((old.file, self.end_offset))
+        self._unflushed.add_directory(self.path, self.end_offset)
+        self._snapshots.write(self.end_offset, self._last_append_age_ms, self._producers)
+        old.seal()
+        if self.flushed_end >= self.end_offset:
+            old.forget()
+        self._segments.add(fresh)
+        self._active = fresh
+        self._publish()
+
+    # ---- flushing
+
+    def flush_target(self) -> FlushTarget:
+        """Capture what a flush has to write now. Thread: the owner's."""
+        dirty = self.flushed_end < self.end_offset
+        files, directories = self._unflushed.capture(self.end_offset, self._active, dirty=dirty)
+        return FlushTarget(self, self._disk, self.end_offset, files, directories)
+
+    def flushed(self, end_offset: int) -> None:
+        """Take note that everything below `end_offset`, of an earlier `flush_target`, is on the disk."""
+        assert end_offset <= self.end_offset
+        if end_offset < self.flushed_end:
+            return
+        self.flushed_end = end_offset
+        done = self._unflushed.settle(end_offset)
+        if done:
+            for segment in self._segments.items[:-1]:
+                if segment.file in done and not self._reader.holds(segment):
+                    segment.forget()
+        if end_offset == self.end_offset:
+            self._unflushed.size_bytes = 0
+
+    # ---- marks
+
+    def advance_high_watermark(self, offset: int) -> None:
+        """Let everything below `offset` be read, and show it on the state page; it never goes back."""
+        assert offset <= self.end_offset, "high watermark beyond the log's end"
+        if offset > self.high_watermark:
+            self.high_watermark = offset
+            self._publish()
+
+    def _publish(self) -> None:
+        self._row.publish(
+            max(self.leader_epoch, self.last_epoch, 0),
+            self.start_offset,
+            self.high_watermark,
+            self.end_offset,
+            self._active.base_offset,
+        )
+
+    # ---- reading
+
+    def read(self, offset: int, max_bytes: int, *, end: int) -> memoryview:
+        """Return whole batches as they are stored, padding included; the first may start below `offset`.
+
+        At least one batch is returned, however large, and none that starts at or above `end`.
+
+        Raises:
+            OffsetOutOfRange: `offset` is not in [start_offset, end].
+            QuarantinedBatch: a CorruptBatch; damage lies there, `next_offset` can be read.
+            StorageError: no file descriptor is left to open a segment with.
+        Cost: one pread and one CRC pass; where the last read did not end here, a look into the index before.
+        """
+        if not self.start_offset <= offset <= end:
+            raise OffsetOutOfRange(f"offset {offset} is not in {self.start_offset}..{end}")
+        if offset == end:
+            return _EMPTY
+        return self._reader.read(offset, max_bytes, end=end)
+
+    def offset_for_time(self, timestamp_ms: int, *, end: int) -> tuple[int, int] | None:
+        """Return (base offset, latest timestamp) of the first batch below `end` with a record at or after the time.
+
+        The broker never looks inside a body: the reader skips what is older in that batch.
+
+        Cost: for each older segment two small reads, then a look into one index.
+        """
+        return self._reader.offset_for_time(timestamp_ms, self.start_offset, end)
+
+    def epoch_end(self, epoch: int) -> tuple[int, int] | None:
+        """Return the greatest epoch up to `epoch` with records here and where it ends; None: damage hides it.
+
+        Cost: none for the newest epoch; for another one look into the indexes, once.
+        """
+        if epoch >= self.last_epoch:
+            return self.last_epoch, self.end_offset
+        found = self._epoch_ends.get(epoch)
+        if found is None:
+            try:
+                found = epoch_end(self._segments, max(self.start_offset, self._segments.bases[0]), epoch)
+            except (CorruptBatch, OSError):
+                return None
+            if len(self._epoch_ends) >= _EPOCH_ENDS_MAX:
+                self._epoch_ends.clear()
+            self._epoch_ends[epoch] = found
+        return found
+
+    # ---- what goes
+
+    def delete_records(self, offset: int) -> None:
+        """Raise the log start to `offset`, durably, and delete the segments that lie wholly below.
+
+        Raises:
+            OffsetOutOfRange: `offset` lies above the high watermark.
+            StorageError, LogDirOffline: the system refused; the log start may have been raised all the same.
+        Cost: one file made, one fsync of the directory.
+        """
+        if offset > self.high_watermark:
+            raise OffsetOutOfRange(f"offset {offset} is above the high watermark {self.high_watermark}")
+        if offset <= self.start_offset:
+            return
+        self._disk.check_online()
+        self._disk.mark(self.path / file_name(offset, START))
+        self.start_offset = offset
+        self._publish()
+        count = sum(1 for base in self._segments.bases[1:] if base <= offset)
+        self._drop(count)
+        try:
+            names = os.listdir(self.path)
+        except OSError as error:
+            raise self._disk.refused(error, f"listing {self.path}") from error
+        for name in names:  # of several marks the highest counts
+            if name.endswith(START) and name != file_name(offset, START):
+                self._disk.drop(self.path / name)
+
+    def _drop(self, count: int) -> None:
+        """Delete the oldest `count` segments."""
+        if not count:
+            return
+        gone = self._segments.drop_first(count)
+        first = self._segments.bases[0]
+        if first > self.start_offset:
+            self.start_offset = first
+            self._publish()
+        self._unflushed.drop(gone)
+        self._reader.forget(gone)
+        for segment in gone:  # oldest first: what is left after a crash has no hole
+            segment.unlink()
+        self._snapshots.drop_below(first)
+
+    def maintain(self) -> None:
+        """Roll by time, delete by time and size, forget idle producers. Cost: one stat per sealed segment."""
+        config, age_ms = self.config, self._disk.time.age_ms
+        if self._disk.failed or self.closed:
+            return
+        active = self._active
+        if active.size and active.since_age_ms >= 0:
+            idle_ms = age_ms - max(self._last_append_age_ms, active.since_age_ms)
+            expired = 0 <= config.retention_ms < idle_ms and self.end_offset <= self.high_watermark
+            if age_ms - active.since_age_ms >= config.segment_ms or expired:
+                with suppress(DiskFull):  # the next round tries again
+                    self.roll()
+        if config.cleanup_policy == "delete" and len(self._segments) > 1:
+            sealed = [
+                SealedSegment(segment.stored_bytes(), age_ms - self._snapshots.age_ms(following), following)
+                for segment, following in zip(self._segments.items, self._segments.bases[1:], strict=False)
+            ]
+            self._drop(
+                count_expired(
+                    sealed,
+                    self._active.size,
+                    high_watermark=self.high_watermark,
+                    retention_ms=config.retention_ms,
+                    retention_bytes=config.retention_bytes,
+                )
+            )
+        self._producers.expire(age_ms, config.producer_id_expiration_ms)
+
+    # ---- snapshot and checkpoint
+
+    def checkpoint_record(self) -> CheckpointRecord | None:
+        """Return what the checkpoint should say of this log, None if it says so already; write a snapshot if due."""
+        if self._unflushed.flushed_at is None or self.closed:
+            return None
+        snapshot_offset = self._snapshots.for_checkpoint(
+            self._producers, self.end_offset, self.flushed_end, self._last_append_age_ms, self._segments.bases
+        )
+        segment, position = self._unflushed.flushed_at
+        old = self._checkpoint.partitions.get((self.topic_id, self.partition))
+        record = CheckpointRecord(
+            kind=PARTITION,
+            topic_id=self.topic_id,
+            partition=self.partition,
+            recovery_point=self.flushed_end,
+            recovery_segment=segment,
+            recovery_position=position,
+            high_watermark=min(self.high_watermark, self.flushed_end),
+            log_start=self.start_offset,
+            snapshot_offset=snapshot_offset,
+            active_since_age_ms=self._active.since_age_ms if segment == self._active.base_offset else -1,
+            leader_epoch=self.last_epoch,
+            producer_id_max=self.producer_id_max,
+            age_ms=self._disk.time.age_ms,
+        )
+        if old is not None and msgspec.structs.replace(old, age_ms=record.age_ms) == record:
+            return None
+        self._active.index.write_pending()
+        return record
+
+    # ---- truncation
+
+    def truncate_to(self, offset: int) -> None:
+        """Drop the batches that reach `offset` or lie above, as a follower must whose leader diverged.
+
+        Above the high watermark the tail is zeroed in place, nobody has seen it; below, the segment is replaced by a
+        new file and the page's generation raised. No flush of this log may be under way.
+
+        Raises:
+            LogDirOffline: the system refused.
+        Cost: two fsyncs, and the headers behind the newest producer snapshot.
+        """
+        assert self.start_offset <= offset, "truncation below the log start"
+        assert not self._unflushed.under_way, "a flush under way would vouch for what replaces the tail: drain it first"
+        if offset >= self.end_offset:
+            return
+        self._disk.check_online()
+        segments = self._segments
+        index = segments.index_at(offset)
+        segment = segments.items[index]
+        position, header = segment.locate(offset, segments.end_of(index))
+        seen = header.base_offset < self.high_watermark
+        offset = header.base_offset
+        self._checkpoint.write([self._record_below(offset, segment.base_offset, position)])
+        gone = segments.drop_behind(index)
+        for later in gone:
+            later.unlink()
+        self._disk.sync_names(self.path)  # they must not come back over what is appended next
+        segment.reopen(position, replace=seen)
+        self._row.generation += seen
+        self._active = segment
+        self.end_offset = segments.end_offset = offset
+        self.flushed_end = min(self.flushed_end, offset)
+        self.high_watermark = min(self.high_watermark, offset)
+        flushed_at = (segment.base_offset, position) if self.flushed_end == offset else None
+        self._unflushed.cut(offset, flushed_at)
+        self._reader.forget([*gone, segment])
+        self._snapshots.drop_above(offset)
+        self._producers = rebuild_producers(self._disk, self.path, self._snapshots.offsets, segments.items, offset)
+        self.last_epoch = last_epoch(segments.items, offset)
+        self._epoch_ends.clear()
+        self._publish()
+
+    def _record_below(self, offset: int, segment: int, position: int) -> CheckpointRecord:
+        """Return a record that vouches for nothing at or above `offset`."""
+        first = self._segments.bases[0]
+        point = (offset, segment, position) if self.flushed_end >= offset else (first, first, 0)
+        return CheckpointRecord(
+            kind=PARTITION,
+            topic_id=self.topic_id,
+            partition=self.partition,
+            recovery_point=point[0],
+            recovery_segment=point[1],
+            recovery_position=point[2],
+            high_watermark=min(self.high_watermark, offset),
+            log_start=self.start_offset,
+            snapshot_offset=UNKNOWN_PRODUCERS,
+            age_ms=self._disk.time.age_ms,
+        )
+
+    def alter_config(self, config: LogConfig) -> None:
+        """Follow the topic's new settings from the next append on."""
+        self.config = config
+        for segment in self._segments.items:
+            segment.index.interval_bytes = config.index_interval_bytes
+
+    def close(self) -> None:
+        """Take no more appends; nothing is written or flushed here."""
+        self.closed = True

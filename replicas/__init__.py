@@ -1,0 +1,1 @@
+"""How copies agree: high watermark, in-sync set, epochs."""

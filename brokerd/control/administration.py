@@ -1,0 +1,46 @@
+"""Decide what an administrator's request changes, and what is answered once that is durable; pure."""
+
+from __future__ import annotations
+
+from brokerd.control import configs, topics
+from brokerd.control.events import Received
+from brokerd.control.records import Change
+from brokerd.control.topics import Cluster, Refused
+from ingest.wire.codes import ErrorCode
+from ingest.wire.frames import api_key_of
+from ingest.wire.messages import (
+    AlterConfigsRequest,
+    AlterConfigsResponse,
+    ApiKey,
+    CreatePartitionsRequest,
+    CreatePartitionsResponse,
+    CreateTopicsRequest,
+    CreateTopicsResponse,
+    DeleteTopicsRequest,
+    DeleteTopicsResponse,
+    Message,
+)
+
+
+def administer(cluster: Cluster, request: Received) -> tuple[list[Change], Message]:
+    """Return the changes, none if nothing is to be done, and the answer.
+
+    Raises:
+        Refused: the controller does not serve this request.
+    """
+    match request.body:
+        case CreateTopicsRequest() as body:
+            created = topics.create_topics(cluster, body, request.topic_ids, request.placement_start)
+            return created.changes, CreateTopicsResponse(created.results)
+        case CreatePartitionsRequest() as body:
+            grown = topics.create_partitions(cluster, body, request.placement_start)
+            return grown.changes, CreatePartitionsResponse(grown.results)
+        case DeleteTopicsRequest() as body:
+            deleted = topics.delete_topics(cluster, body, cluster.image.version + 1)
+            return deleted.changes, DeleteTopicsResponse(deleted.results)
+        case AlterConfigsRequest() as body:
+            altered = configs.alter(cluster, body)
+            return altered.changes, AlterConfigsResponse(altered.results)
+        case body:
+            api = ApiKey(api_key_of(body)).name
+            raise Refused(ErrorCode.UNSUPPORTED_VERSION, f"{api} is not served by the controller")

@@ -1,0 +1,103 @@
+"""Settings of all brokers that the controller keeps: defaults of topics, and what it decides itself; pure."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping
+
+import msgspec
+
+from ingest.errors import ConfigError
+from ingest.topic_config import TOPIC_SETTINGS, TopicSetting, topic_defaults
+
+
+class BrokerSetting(msgspec.Struct, frozen=True):
+    """One broker config that can be changed while the cluster runs. `check` raises ConfigError."""
+
+    name: str
+    default: str
+    doc: str
+    check: Callable[[str], object]
+
+
+def _whole(name: str, low: int, high: int) -> Callable[[str], object]:
+    def check(text: str) -> object:
+        try:
+            value = int(text)
+        except ValueError:
+            raise ConfigError(f"{name}={text}: expected a whole number") from None
+        if not low <= value <= high:
+            raise ConfigError(f"{name}={text}: expected {low} to {high}")
+        return value
+
+    return check
+
+
+def _default_of(setting: TopicSetting) -> BrokerSetting:
+    def check(text: str) -> object:
+        try:
+            return setting.parse(text)
+        except ConfigError as error:
+            raise ConfigError(str(error).replace(setting.name, setting.broker_name, 1)) from None
+
+    return BrokerSetting(setting.broker_name, setting.default, f"Default of {setting.name}. {setting.doc}", check)
+
+
+_OWN = (
+    BrokerSetting(
+        "num.partitions",
+        "1",
+        "How many partitions a topic gets that is created without a number.",
+        _whole("num.partitions", 1, 10_000),
+    ),
+    BrokerSetting(
+        "default.replication.factor",
+        "1",
+        "How many copies the partitions of a topic get that is created without a number.",
+        _whole("default.replication.factor", 1, 32_767),
+    ),
+    BrokerSetting(
+        "log.retention.hours",
+        "168",
+        "Default of retention.ms in hours, where log.retention.ms is not given.",
+        _whole("log.retention.hours", -1, 2**31 - 1),
+    ),
+)
+
+BROKER_SETTINGS: Mapping[str, BrokerSetting] = {
+    setting.name: setting
+    for setting in (*_OWN, *(_default_of(topic) for topic in TOPIC_SETTINGS.values() if topic.broker_name))
+}
+
+
+def check_broker_config(name: str, value: str) -> None:
+    """Refuse what can't be set for all brokers at run time.
+
+    Raises:
+        ConfigError: naming the key and what is wrong.
+    """
+    setting = BROKER_SETTINGS.get(name)
+    if setting is None:
+        near = difflib.get_close_matches(name, BROKER_SETTINGS, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise ConfigError(f"{name} is no broker config that can be changed while the cluster runs{hint}")
+    setting.check(value)
+
+
+class EffectiveConfigs(msgspec.Struct, frozen=True):
+    """Where settings come from, the later over the earlier: the file's, those set at run time, a topic's own."""
+
+    file: Mapping[str, str]
+    dynamic: Mapping[str, str]
+
+    def broker(self) -> dict[str, str]:
+        """Return the broker configs in force, those at their default left out."""
+        return {**self.file, **self.dynamic}
+
+    def number(self, name: str) -> int:
+        """Return a broker config that is a whole number."""
+        return int(self.broker().get(name, BROKER_SETTINGS[name].default))
+
+    def topic(self, own: Mapping[str, str]) -> dict[str, str]:
+        """Return the topic configs in force, those at their default left out."""
+        return {**topic_defaults(self.broker()), **own}

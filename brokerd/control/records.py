@@ -1,0 +1,141 @@
+"""What the cluster remembers: one frozen record per broker, topic, partition and so on, each under a path of its own.
+
+The paths are those of a tree, so that a store may keep them as rows or as nodes. A change puts a record in its place or
+takes it away; there is nothing between, so replaying a commit twice does no harm.
+"""
+
+from __future__ import annotations
+
+import uuid
+
+import msgspec
+
+
+class BrokerRecord(msgspec.Struct, frozen=True, tag="broker"):
+    """A registered broker; it stays one while it is dead.
+
+    Attributes:
+        broker_epoch: Counts its registrations; a request with an older one comes from a dead incarnation.
+        incarnation: Of the process that opened the directory; random, so only equality means something.
+        directory_id: UUID of its log directory; another one is another, empty, replica.
+        past_incarnations: The last ones before; they may not register again.
+    """
+
+    broker_id: int
+    broker_epoch: int
+    incarnation: int
+    directory_id: str
+    endpoints: list[str]
+    machine: str
+    log_dir: str
+    page_path: str
+    rack: str = ""
+    device: int = 0
+    alive: bool = True
+    past_incarnations: list[int] = []
+
+    @property
+    def path(self) -> str:
+        return f"/brokers/{self.broker_id}"
+
+
+class TopicRecord(msgspec.Struct, frozen=True, tag="topic"):
+    """A topic: `topic_id` (16 bytes) for ever, `name` until it is deleted; `configs` are its own settings alone."""
+
+    topic_id: bytes
+    name: str
+    configs: dict[str, str]
+
+    @property
+    def path(self) -> str:
+        return f"/topics/{uuid.UUID(bytes=self.topic_id)}"
+
+
+class PartitionRecord(msgspec.Struct, frozen=True, tag="partition"):
+    """A partition: who leads, under which epoch, and who has copies.
+
+    `partition_epoch` counts the changes of leader, replicas and ISR: the version of a compare-and-set.
+    """
+
+    topic_id: bytes
+    partition: int
+    leader: int
+    replicas: list[int]
+    isr: list[int]
+    leader_epoch: int
+    partition_epoch: int
+
+    @property
+    def path(self) -> str:
+        return f"/topics/{uuid.UUID(bytes=self.topic_id)}/partitions/{self.partition}"
+
+
+class DeletedTopicRecord(msgspec.Struct, frozen=True, tag="deleted-topic"):
+    """What may be erased: kept until every registered broker has applied `version`, in which the topic went."""
+
+    topic_id: bytes
+    name: str
+    version: int
+
+    @property
+    def path(self) -> str:
+        return f"/deleted_topics/{uuid.UUID(bytes=self.topic_id)}"
+
+
+class BrokerConfigsRecord(msgspec.Struct, frozen=True, tag="broker-configs"):
+    """Settings of all brokers that were changed at run time."""
+
+    configs: dict[str, str]
+
+    @property
+    def path(self) -> str:
+        return "/config/brokers"
+
+
+class ProducerIdsRecord(msgspec.Struct, frozen=True, tag="producer-ids"):
+    """The first producer id that no block holds yet."""
+
+    next_producer_id: int
+
+    @property
+    def path(self) -> str:
+        return "/producer_ids"
+
+
+class VersionRecord(msgspec.Struct, frozen=True, tag="version"):
+    """The metadata version; every change that brokers must hear of raises it."""
+
+    version: int
+
+    @property
+    def path(self) -> str:
+        return "/version"
+
+
+Record = (
+    BrokerRecord
+    | TopicRecord
+    | PartitionRecord
+    | DeletedTopicRecord
+    | BrokerConfigsRecord
+    | ProducerIdsRecord
+    | VersionRecord
+)
+
+
+class Put(msgspec.Struct, frozen=True):
+    """Put the record at its path, whatever was there."""
+
+    record: Record
+
+
+class Remove(msgspec.Struct, frozen=True):
+    """Remove what is at the record's path."""
+
+    record: Record
+
+
+Change = Put | Remove
+
+encode_record = msgspec.json.Encoder().encode
+decode_record = msgspec.json.Decoder(Record).decode

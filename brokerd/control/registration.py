@@ -1,0 +1,154 @@
+"""Decide what the registration of a broker changes; pure.
+
+No process appends under an epoch that was granted to an earlier incarnation: every incarnation gets, for each partition
+it leads, an epoch above all that the store and its own log have seen, in one transaction, before it is answered.
+"""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass, field
+
+import msgspec
+
+from brokerd.control.image import ClusterImage
+from brokerd.control.limits import ControlLimits
+from brokerd.control.records import BrokerRecord, Change, PartitionRecord, ProducerIdsRecord, Put, VersionRecord
+from brokerd.control.topics import Refused
+from ingest.wire.codes import ErrorCode
+from ingest.wire.messages import BrokerRegistrationRequest, LocalPartition
+
+_ENDPOINTS_MAX = 16
+_TEXT_CHARS_MAX = 4096  # PATH_MAX
+
+
+@dataclass(slots=True)
+class RegistrationDecision:
+    """What is committed before the broker is answered.
+
+    Attributes:
+        changes: Nothing at all if this incarnation is registered already: its request was sent twice.
+        replaced_directory: The id of the directory this broker had before, where it is another one now.
+        lost: How many partitions it leads were in that one.
+    """
+
+    broker_epoch: int
+    changes: list[Change] = field(default_factory=list)
+    replaced_directory: str = ""
+    lost: int = 0
+    stray: int = 0
+
+
+def decide_registration(
+    image: ClusterImage, request: BrokerRegistrationRequest, cluster_id: str, limits: ControlLimits
+) -> RegistrationDecision:
+    """Return the changes that make this incarnation the broker of its id.
+
+    Raises:
+        Refused: the request is malformed, of another cluster, or of an incarnation that was replaced.
+    """
+    _check(request, cluster_id, limits)
+    broker = request.broker
+    before = image.brokers.get(broker.broker_id)
+    if before is not None and broker.incarnation in before.past_incarnations:
+        raise Refused(
+            ErrorCode.STALE_BROKER_EPOCH,
+            f"broker {broker.broker_id} was registered by a later process since; this one must end",
+        )
+    found = {(p.topic_id, p.partition): p for p in request.partitions}
+    again = before is not None and before.incarnation == broker.incarnation
+    partitions = _granted(image, broker.broker_id, found, every=not again)
+    next_producer_id = max(image.next_producer_id, request.producer_id_floor + 1)
+    record = _record(request, before, limits)
+    changes: list[Change] = [Put(partition) for partition in partitions]
+    if next_producer_id > image.next_producer_id:
+        changes.append(Put(ProducerIdsRecord(next_producer_id)))
+    if again and before is not None and not changes and record == before:
+        return RegistrationDecision(before.broker_epoch)
+    decision = RegistrationDecision(record.broker_epoch)
+    decision.changes = [Put(record), *changes, Put(VersionRecord(image.version + 1))]
+    decision.stray = sum(topic_id not in image.topics for topic_id, _ in found)
+    if before is not None and before.directory_id != broker.directory_id:
+        decision.replaced_directory = before.directory_id
+        decision.lost = sum(
+            p.leader == broker.broker_id and (p.topic_id, p.partition) not in found for p in image.all_partitions()
+        )
+    return decision
+
+
+def _granted(
+    image: ClusterImage, broker_id: int, found: dict[tuple[bytes, int], LocalPartition], *, every: bool
+) -> list[PartitionRecord]:
+    """Return the partitions that get a new epoch: those it leads, and those its log is ahead of the store in.
+
+    Args:
+        every: All it leads; else only those whose log holds an epoch the store knows nothing of.
+    """
+    granted = []
+    for partition in image.all_partitions():
+        local = found.get((partition.topic_id, partition.partition))
+        in_log = -1 if local is None else local.leader_epoch
+        if (every and partition.leader == broker_id) or in_log > partition.leader_epoch:
+            granted.append(
+                msgspec.structs.replace(
+                    partition,
+                    leader_epoch=max(partition.leader_epoch, in_log) + 1,
+                    partition_epoch=partition.partition_epoch + 1,
+                )
+            )
+    return granted
+
+
+def _record(request: BrokerRegistrationRequest, before: BrokerRecord | None, limits: ControlLimits) -> BrokerRecord:
+    broker = request.broker
+    epoch, past = 1, []
+    if before is not None:
+        epoch, past = before.broker_epoch, before.past_incarnations
+        if before.incarnation != broker.incarnation:
+            epoch += 1
+            past = [*past, before.incarnation][-limits.past_incarnations_max :]
+    return BrokerRecord(
+        broker_id=broker.broker_id,
+        broker_epoch=epoch,
+        incarnation=broker.incarnation,
+        directory_id=broker.directory_id,
+        endpoints=list(broker.endpoints),
+        machine=broker.machine,
+        log_dir=broker.log_dir,
+        page_path=broker.page_path,
+        rack=broker.rack,
+        device=broker.device,
+        alive=True,
+        past_incarnations=past,
+    )
+
+
+def _check(request: BrokerRegistrationRequest, cluster_id: str, limits: ControlLimits) -> None:
+    broker = request.broker
+    if request.cluster_id != cluster_id:
+        raise Refused(
+            ErrorCode.INVALID_REQUEST,
+            f"broker {broker.broker_id} belongs to cluster {request.cluster_id[:64]}, this is {cluster_id}",
+        )
+    texts = [broker.machine, broker.log_dir, broker.page_path, broker.rack, broker.directory_id, *broker.endpoints]
+    if (
+        not 0 <= broker.broker_id < 2**31
+        or broker.incarnation < 0
+        or not 1 <= len(broker.endpoints) <= _ENDPOINTS_MAX
+        or any(len(text) > _TEXT_CHARS_MAX for text in texts)
+    ):
+        raise Refused(ErrorCode.INVALID_REQUEST, f"broker {broker.broker_id}: no valid registration")
+    for p in request.partitions:
+        if p.leader_epoch > limits.leader_epoch_max:
+            name = str(uuid.UUID(bytes=p.topic_id)) if len(p.topic_id) == 16 else p.topic_id[:32].hex()
+            raise Refused(
+                ErrorCode.INVALID_REQUEST,
+                f"{name}-{p.partition}: leader epoch {p.leader_epoch} in the log is beyond {limits.leader_epoch_max}; "
+                "`forebay log verify` tells what is wrong with it",
+            )
+    if request.producer_id_floor > limits.producer_id_max:
+        raise Refused(
+            ErrorCode.INVALID_REQUEST,
+            f"producer id {request.producer_id_floor} in the log is beyond {limits.producer_id_max}; "
+            "`forebay log verify` tells what is wrong with it",
+        )

@@ -1,0 +1,70 @@
+"""Which brokers the controller hears: a session each, from its registration or the controller's start; pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+@dataclass(slots=True)
+class ParkedHeartbeat:
+    """A heartbeat that waits for a newer version, the time, or a lost connection."""
+
+    peer: bytes
+    correlation_id: int
+    deadline_ms: int
+
+
+@dataclass(slots=True)
+class Session:
+    """What is heard of one broker.
+
+    Attributes:
+        peer: Its last connection.
+        applied_version: The metadata version it acts by; -1 until it said so under its present broker epoch.
+    """
+
+    heard_ms: int
+    peer: bytes = b""
+    applied_version: int = -1
+    parked: ParkedHeartbeat | None = None
+
+
+class Sessions:
+    """The sessions of all registered brokers, by id."""
+
+    def __init__(self, broker_ids: Iterable[int], now_ms: int, timeout_ms: int) -> None:
+        # a new controller has heard nobody yet: each broker has a full session to say something
+        self._sessions = {broker_id: Session(now_ms) for broker_id in broker_ids}
+        self._timeout_ms = timeout_ms
+
+    def begin(self, broker_id: int, peer: bytes, now_ms: int) -> Session:
+        """Start over: a new incarnation has applied nothing."""
+        self._sessions[broker_id] = Session(now_ms, peer)
+        return self._sessions[broker_id]
+
+    def of(self, broker_id: int) -> Session:
+        return self._sessions[broker_id]
+
+    def all(self) -> Iterable[tuple[int, Session]]:
+        return self._sessions.items()
+
+    def by_peer(self, peer: bytes) -> int | None:
+        """Return the broker whose last connection this is."""
+        return next((broker_id for broker_id, session in self._sessions.items() if session.peer == peer), None)
+
+    def forgive(self, ms: int) -> None:
+        """Count the last `ms` as no silence: it was the controller that did not listen."""
+        for session in self._sessions.values():
+            session.heard_ms += ms
+
+    def expired(self, alive: Iterable[int], now_ms: int) -> list[int]:
+        """Return those of `alive` that said nothing for the session time."""
+        return [b for b in alive if now_ms - self._sessions[b].heard_ms >= self._timeout_ms]
+
+    def next_expiry_ms(self, alive: Iterable[int]) -> int | None:
+        return min((self._sessions[b].heard_ms + self._timeout_ms for b in alive), default=None)
+
+    def have_applied(self, broker_ids: Iterable[int], version: int) -> bool:
+        """Whether all of these act by `version` or a later one."""
+        return all(self._sessions[b].applied_version >= version for b in broker_ids)

@@ -1,0 +1,237 @@
+"""Decide what creating, growing and deleting topics changes; pure. Nothing here touches the image."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from brokerd.control.broker_settings import EffectiveConfigs
+from brokerd.control.image import ClusterImage
+from brokerd.control.limits import ControlLimits
+from brokerd.control.placement import place
+from brokerd.control.records import Change, DeletedTopicRecord, PartitionRecord, Put, Remove, TopicRecord
+from ingest.errors import ConfigError
+from ingest.topic_config import parse_topic_configs
+from ingest.topic_name import collision_key, why_illegal, why_internal
+from ingest.wire.codes import ErrorCode
+from ingest.wire.messages import (
+    CreatePartitionsRequest,
+    CreateTopicsRequest,
+    DeleteTopicsRequest,
+    NewPartitions,
+    NewTopic,
+    TopicResult,
+)
+
+
+class Refused(Exception):
+    """One topic of a request can't be had; the others go on."""
+
+    def __init__(self, code: ErrorCode, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+@dataclass(slots=True)
+class Decision:
+    """What a request changes, and what is answered once that is durable."""
+
+    changes: list[Change] = field(default_factory=list)
+    results: list[TopicResult] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """What decisions are made from."""
+
+    image: ClusterImage
+    configs: EffectiveConfigs
+    limits: ControlLimits
+
+
+def create_topics(
+    cluster: Cluster, request: CreateTopicsRequest, topic_ids: Sequence[bytes], placement_start: int
+) -> Decision:
+    """Validate as Kafka does and place the partitions. Each topic succeeds or fails by itself."""
+    assert len(topic_ids) >= len(request.topics), "the shell hands in an id for each topic"
+    decision = Decision()
+    names = Counter(topic.name for topic in request.topics)
+    taken = {collision_key(name): name for name in cluster.image.topic_ids}
+    leaders = cluster.image.leader_counts()
+    total = cluster.image.partition_count()
+    for new, topic_id in zip(request.topics, topic_ids, strict=False):
+        try:
+            if names[new.name] > 1:
+                raise Refused(ErrorCode.INVALID_REQUEST, "the request names this topic twice")
+            _check_name(cluster.image, new.name, taken)
+            records = _new_topic(cluster, new, topic_id, total, leaders, placement_start)
+        except Refused as refused:
+            decision.results.append(TopicResult(new.name, int(refused.code), str(refused)))
+            continue
+        taken[collision_key(new.name)] = new.name
+        total += len(records) - 1
+        leaders.update(record.leader for record in records if isinstance(record, PartitionRecord))
+        decision.changes.extend(map(Put, records))
+        decision.results.append(
+            TopicResult(new.name, int(ErrorCode.NONE), topic_id=b"" if request.validate_only else topic_id)
+        )
+    if request.validate_only:
+        decision.changes.clear()
+    return decision
+
+
+def create_partitions(cluster: Cluster, request: CreatePartitionsRequest, placement_start: int) -> Decision:
+    """Add partitions to topics; keys hash elsewhere after that, as in Kafka."""
+    decision = Decision()
+    names = Counter(topic.name for topic in request.topics)
+    leaders = cluster.image.leader_counts()
+    total = cluster.image.partition_count()
+    for new in request.topics:
+        try:
+            if names[new.name] > 1:
+                raise Refused(ErrorCode.INVALID_REQUEST, "the request names this topic twice")
+            topic, records = _more_partitions(cluster, new, total, leaders, placement_start)
+        except Refused as refused:
+            decision.results.append(TopicResult(new.name, int(refused.code), str(refused)))
+            continue
+        total += len(records)
+        leaders.update(record.leader for record in records)
+        decision.changes.extend(map(Put, records))
+        decision.results.append(TopicResult(new.name, int(ErrorCode.NONE), topic_id=topic.topic_id))
+    if request.validate_only:
+        decision.changes.clear()
+    return decision
+
+
+def delete_topics(cluster: Cluster, request: DeleteTopicsRequest, version: int) -> Decision:
+    """Take topics away and leave a mark by which brokers may erase their files.
+
+    Args:
+        version: The metadata version in which they are gone.
+    """
+    decision = Decision()
+    names = Counter(request.topics)
+    image = cluster.image
+    room = cluster.limits.deleted_topics_max - len(image.deleted_topics)
+    for name in request.topics:
+        topic = image.topic(name)
+        if topic is None:
+            code, text = ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, "there is no such topic"
+        elif names[name] > 1:
+            code, text = ErrorCode.INVALID_REQUEST, "the request names this topic twice"
+        elif room <= 0:
+            code = ErrorCode.THROTTLING_QUOTA_EXCEEDED
+            text = "a registered broker is away and has not erased the topics deleted before; start it, then try again"
+        else:
+            room -= 1
+            decision.changes.append(Remove(topic))
+            decision.changes.extend(map(Remove, image.partitions[topic.topic_id]))
+            decision.changes.append(Put(DeletedTopicRecord(topic.topic_id, name, version)))
+            decision.results.append(TopicResult(name, int(ErrorCode.NONE), topic_id=topic.topic_id))
+            continue
+        decision.results.append(TopicResult(name, int(code), text))
+    return decision
+
+
+def check_topic_configs(configs: EffectiveConfigs, own: dict[str, str], replication_factor: int) -> None:
+    """Refuse configs of a topic that can't be used.
+
+    Raises:
+        Refused: INVALID_CONFIG, naming key and value.
+    """
+    try:
+        parse_topic_configs(own)
+        parsed = parse_topic_configs(configs.topic(own))
+    except ConfigError as error:
+        raise Refused(ErrorCode.INVALID_CONFIG, str(error)) from None
+    if parsed["min.insync.replicas"] > replication_factor:
+        raise Refused(
+            ErrorCode.INVALID_CONFIG,
+            f"min.insync.replicas={parsed['min.insync.replicas']}: the topic has {replication_factor} replica(s), "
+            "so nothing could be acknowledged with acks=all",
+        )
+
+
+def _check_name(image: ClusterImage, name: str, taken: dict[str, str]) -> None:
+    reason = why_illegal(name) or why_internal(name)
+    if reason:
+        raise Refused(ErrorCode.INVALID_TOPIC_EXCEPTION, reason)
+    if name in image.topic_ids:
+        raise Refused(ErrorCode.TOPIC_ALREADY_EXISTS, f"topic {name} exists already")
+    other = taken.get(collision_key(name))
+    if other is not None:
+        raise Refused(
+            ErrorCode.INVALID_TOPIC_EXCEPTION,
+            f"topic {name} collides with {other}: names that differ only in '.' and '_' are one in metrics",
+        )
+
+
+def _new_topic(
+    cluster: Cluster, new: NewTopic, topic_id: bytes, total: int, leaders: Counter[int], start: int
+) -> list[TopicRecord | PartitionRecord]:
+    count = cluster.configs.number("num.partitions") if new.partitions == -1 else new.partitions
+    factor = (
+        cluster.configs.number("default.replication.factor") if new.replication_factor == -1 else new.replication_factor
+    )
+    _check_count(cluster, count, total)
+    brokers = cluster.image.alive_brokers()
+    if factor < 1:
+        raise Refused(ErrorCode.INVALID_REPLICATION_FACTOR, f"replication factor {factor} is below 1")
+    if factor > len(brokers):
+        raise Refused(
+            ErrorCode.INVALID_REPLICATION_FACTOR,
+            f"replication factor {factor} is larger than the number of brokers that are up, {len(brokers)}",
+        )
+    if factor > cluster.limits.replication_factor_max:
+        raise Refused(
+            ErrorCode.INVALID_REPLICATION_FACTOR,
+            f"replication factor {factor}: this version keeps {cluster.limits.replication_factor_max} copy of a "
+            "partition; durability=fsync guards it against process deaths and power cuts",
+        )
+    check_topic_configs(cluster.configs, new.configs, factor)
+    replicas = place(count, factor, brokers, leaders_in_topic={}, leaders=leaders, start=start)
+    return [
+        TopicRecord(topic_id, new.name, dict(new.configs)),
+        *(PartitionRecord(topic_id, index, ids[0], ids, ids, 0, 0) for index, ids in enumerate(replicas)),
+    ]
+
+
+def _more_partitions(
+    cluster: Cluster, new: NewPartitions, total: int, leaders: Counter[int], start: int
+) -> tuple[TopicRecord, list[PartitionRecord]]:
+    topic = cluster.image.topic(new.name)
+    if topic is None:
+        raise Refused(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, "there is no such topic")
+    present = cluster.image.partitions[topic.topic_id]
+    if new.total_count <= len(present):
+        raise Refused(
+            ErrorCode.INVALID_PARTITIONS,
+            f"topic {new.name} has {len(present)} partitions; {new.total_count} is not more",
+        )
+    _check_count(cluster, new.total_count - len(present), total)
+    factor = len(present[0].replicas)
+    brokers = cluster.image.alive_brokers()
+    if factor > len(brokers):
+        raise Refused(
+            ErrorCode.INVALID_REPLICATION_FACTOR,
+            f"replication factor {factor} is larger than the number of brokers that are up, {len(brokers)}",
+        )
+    in_topic = Counter(partition.leader for partition in present)
+    replicas = place(
+        new.total_count - len(present), factor, brokers, leaders_in_topic=in_topic, leaders=leaders, start=start
+    )
+    first = len(present)
+    return topic, [
+        PartitionRecord(topic.topic_id, first + index, ids[0], ids, ids, 0, 0) for index, ids in enumerate(replicas)
+    ]
+
+
+def _check_count(cluster: Cluster, count: int, total: int) -> None:
+    if count < 1:
+        raise Refused(ErrorCode.INVALID_PARTITIONS, f"{count} partitions: a topic needs at least 1")
+    if total + count > cluster.limits.partitions_max:
+        raise Refused(
+            ErrorCode.INVALID_PARTITIONS,
+            f"{count} partitions more would make {total + count}; this cluster takes {cluster.limits.partitions_max}",
+        )

@@ -1,0 +1,271 @@
+"""The broker process: one loop that owns the logs and the sockets, with a flusher thread beside it."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import deque
+from typing import Any
+
+import msgspec
+import structlog
+import zmq
+
+from brokerd.config import BrokerConfig
+from brokerd.serving.controller_link import Send
+from brokerd.serving.outbox import Answer, Peer
+from brokerd.serving.partition import Partition
+from brokerd.serving.requests import CLIENT_APIS, RequestHandler
+from brokerd.serving.stats import BrokerStats, broker_stats
+from brokerd.serving.unsent import UnsentAnswers
+from brokerd.sockets import bind_router
+from brokerd.storage.directory import LogDirectory
+from brokerd.storage.flusher import Flusher
+from ingest.client.connection import Connection
+from ingest.errors import LogDirOffline, ProtocolError
+from ingest.failpoints import failpoint
+from ingest.latency import LatencyRecorder
+from ingest.lifeline import Lifeline
+from ingest.limits import LIMITS
+from ingest.wire.frames import BadRequest, decode_request
+from ingest.wire.messages import ApiKey
+
+log = structlog.get_logger()
+
+MESSAGES_A_ROUND = 64  # taken from one socket before the appended is flushed and answered
+BYTES_A_ROUND = 131_072  # so that a producer of large batches fills its window while the next one is appended
+POLL_MS_MAX = 250  # the progress stamp is due at least once a second
+SHARED_BYTES_MIN = 262_144  # smaller answers are copied: a shared buffer costs a wake-up of pyzmq's thread
+MAINTAIN_MS = 1000
+CHECKPOINT_MS = 5000
+
+
+def run(config: BrokerConfig, lifeline: Lifeline) -> None:
+    """Serve until told to stop; returns after a clean shutdown.
+
+    Raises:
+        ForebayError: the directory or the endpoint can't be used, or the directory failed.
+    """
+    directory = LogDirectory.open(
+        config.log_dir,
+        cluster_id=config.cluster_id,
+        broker_id=config.broker_id,
+        page_path=config.page_path,
+        failed_dir=config.failed_dir,
+        local_read=config.local_read,
+    )
+    _Loop(config, lifeline, directory).run()
+    directory.close()  # after an error the process ends without: what is known to be wrong is not called clean
+
+
+class _Loop:
+    """The broker's sockets, flusher and clock around a `RequestHandler`."""
+
+    def __init__(self, config: BrokerConfig, lifeline: Lifeline, directory: LogDirectory) -> None:
+        self._config = config
+        self._lifeline = lifeline
+        self._limits = msgspec.structs.replace(LIMITS, request_bytes_max=config.request_bytes_max)
+        self._directory = directory
+        endpoints = [config.endpoint]
+        if config.tcp_endpoint:
+            endpoints.append(config.advertised_tcp_endpoint or config.tcp_endpoint)
+        self._unsent = UnsentAnswers(config.unsent_bytes_max)
+        self._handler = RequestHandler(config, directory, endpoints, self._unsent)
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._context.set(zmq.MAX_SOCKETS, 4096)
+        self._routers: list[zmq.Socket[bytes]] = []
+        self._controller = Connection(self._context, config.controller_endpoint)
+        self._to_controller: deque[bytes] = deque()
+        self._flushed_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._flusher = Flusher(lambda: os.eventfd_write(self._flushed_fd, 1))
+        self._maintain_at_ms = 0
+        self._checkpoint_at_ms = 0
+        self._ready = False
+        self._disk_full = False
+        self._latency = {int(api): LatencyRecorder() for api in CLIENT_APIS}
+        self.malformed = 0
+        self.unroutable = 0
+
+    def run(self) -> None:
+        lifeline, handler = self._lifeline, self._handler
+        try:
+            for endpoint in filter(None, (self._config.endpoint, self._config.tcp_endpoint)):
+                self._routers.append(bind_router(self._context, endpoint, self._limits.request_bytes_max))
+            poller = zmq.Poller()
+            for socket in (*self._routers, *self._controller.sockets):
+                poller.register(socket, zmq.POLLIN)
+            poller.register(self._flushed_fd, zmq.POLLIN)
+            poller.register(lifeline.stop_fd, zmq.POLLIN)
+            lifeline.serve_stats(self.stats)
+            while True:
+                now_ms = time.monotonic_ns() // 1_000_000
+                wait_ms = 0 if handler.led.pending else max(0, min(POLL_MS_MAX, handler.next_deadline_ms() - now_ms))
+                ready = dict(poller.poll(wait_ms))
+                if lifeline.stop_fd in ready:
+                    break
+                if self._round(ready):
+                    self._reconnect(poller)
+        finally:
+            self._flusher.close()
+            for router in self._routers:
+                router.close(linger=100)
+            self._controller.close()
+            self._context.term()
+            os.close(self._flushed_fd)
+
+    def _round(self, ready: dict[Any, int]) -> bool:
+        """Take what has come, make it durable, answer; tell whether the controller's socket must be made anew."""
+        handler = self._handler
+        now_ms = time.monotonic_ns() // 1_000_000
+        if any(socket in ready for socket in self._controller.sockets):
+            self._receive_controller(now_ms)
+        if self._flushed_fd in ready:
+            os.eventfd_read(self._flushed_fd)
+            self._take_flushed()
+        for index, router in enumerate(self._routers):
+            if router in ready:
+                self._receive(index, router, now_ms)
+        handler.tick(now_ms)
+        handler.apply_some(now_ms)
+        self._settle()
+        self._maintain(now_ms)
+        self._send_answers()
+        self._lifeline.beat()
+        if not self._ready and handler.view.snapshot is not None:
+            self._ready = True
+            self._lifeline.ready()
+        return self._send_controller()
+
+    def _receive(self, index: int, router: zmq.Socket[bytes], now_ms: int) -> None:
+        wall_ms = time.time_ns() // 1_000_000
+        size = 0
+        for _ in range(MESSAGES_A_ROUND):
+            if size >= BYTES_A_ROUND:
+                return
+            try:
+                frames = router.recv_multipart(zmq.NOBLOCK, copy=False)
+            except zmq.Again:
+                return
+            peer = Peer(index, frames[0].bytes)
+            try:
+                request = decode_request([frame.buffer for frame in frames[1:]], self._limits)
+            except BadRequest as error:
+                self.malformed += 1
+                self._handler.outbox.refuse(peer, error.correlation_id, error.code, str(error))
+                continue
+            except ProtocolError as error:
+                self.malformed += 1
+                log.warning("dropped a message", peer=peer.identity.hex(), reason=str(error))
+                continue
+            size += sum(memoryview(frame).nbytes for frame in request.payload)
+            peer = Peer(index, peer.identity, request.api_key, time.monotonic_ns())
+            self._handler.handle(peer, request, now_ms, wall_ms)
+
+    def _settle(self) -> None:
+        """Start the flush of what was appended; where no flush is awaited, move the high watermark now."""
+        for partition in self._handler.take_touched():
+            if partition.durable and partition.log.flushed_end < partition.log.end_offset:
+                self._flusher.request(partition.log)
+            partition.advance()
+            self._handler.moved(partition)
+
+    def _take_flushed(self) -> None:
+        for flushed_log, end_offset in self._flusher.drain():
+            if isinstance(end_offset, BaseException):
+                raise LogDirOffline(
+                    f"flush failed: {end_offset}; the directory is marked failed and recovered at the next start",
+                    path=self._config.log_dir,
+                ) from end_offset
+            flushed_log.flushed(end_offset)
+            found = self._handler.led.find(flushed_log.topic_id, flushed_log.partition)
+            if isinstance(found, Partition):
+                found.advance()
+                self._handler.moved(found)
+
+    def _send_answers(self) -> None:
+        answers = self._handler.outbox.take()
+        if not answers:
+            return
+        failpoint("serving.before_answer")
+        for answer in answers:
+            self._send_answer(answer)
+        self._unsent.round_over()
+        now_ns = time.monotonic_ns()
+        for answer in answers:
+            peer = answer.peer
+            recorder = self._latency.get(peer.api_key)
+            if recorder is not None:
+                recorder.observe((now_ns - peer.received_ns) / 1e9)
+
+    def _send_answer(self, answer: Answer) -> None:
+        router = self._routers[answer.peer.socket]
+        frames = [answer.peer.identity, answer.header, *answer.payload]
+        size = sum(memoryview(frame).nbytes for frame in answer.payload)
+        try:
+            if size >= SHARED_BYTES_MIN:
+                tracker = router.send_multipart(frames, zmq.NOBLOCK, copy=False, track=True)
+                assert tracker is not None
+                self._unsent.add(answer.peer.connection, tracker, size)
+            else:
+                router.send_multipart(frames, zmq.NOBLOCK)
+        except zmq.ZMQError:
+            self.unroutable += 1  # the peer has gone, or it does not read: it asks again or it does not
+
+    def _receive_controller(self, now_ms: int) -> None:
+        lost = self._controller.lost
+        link = self._handler.link
+        for response in self._controller.poll():
+            self._handler.on_controller(link.on_response(response, now_ms), now_ms)
+        if self._controller.lost != lost:
+            self._handler.on_controller(link.on_lost(now_ms), now_ms)
+
+    def _send_controller(self) -> bool:
+        """Send what is due to the controller; tell whether its socket must be made anew."""
+        effects, self._handler.to_controller = self._handler.to_controller, []
+        reconnect = False
+        for effect in effects:
+            if isinstance(effect, Send):
+                self._to_controller.append(effect.header)
+            else:
+                reconnect = True
+                self._to_controller.clear()
+        while self._to_controller and not reconnect and self._controller.send(self._to_controller[0]):
+            self._to_controller.popleft()
+        return reconnect
+
+    def _reconnect(self, poller: zmq.Poller) -> None:
+        for socket in self._controller.sockets:
+            poller.unregister(socket)
+        self._controller.close()
+        self._controller = Connection(self._context, self._config.controller_endpoint)
+        for socket in self._controller.sockets:
+            poller.register(socket, zmq.POLLIN)
+
+    def _maintain(self, now_ms: int) -> None:
+        if now_ms < self._maintain_at_ms:
+            return
+        self._maintain_at_ms = now_ms + MAINTAIN_MS
+        boot_ms = time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000
+        for unflushed in self._directory.maintain(boot_ms):
+            self._flusher.request(unflushed)
+        self._handler.led.retry_unavailable()
+        if self._directory.disk_full != self._disk_full:
+            self._disk_full = self._directory.disk_full
+            say = log.error if self._disk_full else log.info
+            say("disk full: appends are refused, reads go on" if self._disk_full else "disk has room again")
+        if now_ms >= self._checkpoint_at_ms:
+            self._checkpoint_at_ms = now_ms + CHECKPOINT_MS
+            self._directory.checkpoint()
+
+    def stats(self) -> BrokerStats:
+        """Return a snapshot for the control socket. Thread: control; it reads what the loop replaces whole."""
+        return broker_stats(
+            self._config,
+            self._directory,
+            self._handler,
+            self._flusher,
+            malformed=self.malformed,
+            unroutable=self.unroutable,
+            unsent_bytes=self._unsent.total_bytes,
+            latency={ApiKey(api).name: recorder for api, recorder in self._latency.items()},
+        )

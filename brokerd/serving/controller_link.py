@@ -1,0 +1,221 @@
+"""The broker's talk with the controller: register, heartbeat, hear of every change, forward what is its to decide.
+
+A pure core: `step` takes an event and the time and gives back effects; the broker's loop owns the socket.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from brokerd.serving.outbox import Peer
+from ingest.errors import ProtocolError, RemoteError
+from ingest.wire.codes import ErrorCode
+from ingest.wire.frames import Response, api_key_of, decode_body, encode_request
+from ingest.wire.messages import (
+    AllocateProducerIdsRequest,
+    AllocateProducerIdsResponse,
+    ApiKey,
+    BrokerHeartbeatRequest,
+    BrokerRegistrationRequest,
+    BrokerRegistrationResponse,
+    Message,
+    MetadataResponse,
+)
+
+REGISTRATION_TIMEOUT_MS = 1000  # the controller restarts in tens of milliseconds; asking again is cheap
+HEARTBEAT_WAIT_MS = 1000
+HEARTBEAT_GRACE_MS = 1000
+RETRY_MS = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Send one header frame to the controller."""
+
+    header: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Reconnect:
+    """Close the socket and open another: what was sent on the old one is lost or answered too late."""
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """This incarnation is registered; its leader epochs are in metadata of `version` or newer."""
+
+    broker_epoch: int
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class NewMetadata:
+    """The cluster has changed."""
+
+    snapshot: MetadataResponse
+
+
+@dataclass(frozen=True, slots=True)
+class ProducerIds:
+    """A block of producer ids that no one else was or will be given."""
+
+    start: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Forwarded:
+    """The controller's answer to what was forwarded for `peer`."""
+
+    peer: Peer
+    correlation_id: int
+    response: Response
+
+
+@dataclass(frozen=True, slots=True)
+class Unanswered:
+    """The controller gave no answer in time."""
+
+    peer: Peer
+    correlation_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class FencedOut:
+    """A newer incarnation of this broker is registered: this process must end."""
+
+
+Effect = FencedOut | Send | Reconnect | Registered | NewMetadata | ProducerIds | Forwarded | Unanswered
+
+
+@dataclass(slots=True)
+class _Waiting:
+    api_key: int
+    deadline_ms: int
+    peer: Peer | None = None
+    correlation_id: int = -1
+
+
+class ControllerLink:
+    """Decide what to say to the controller next; touch no socket and no clock."""
+
+    def __init__(self, broker_id: int, registration: Callable[[], BrokerRegistrationRequest]) -> None:
+        self._broker_id = broker_id
+        self._registration = registration
+        self._waiting: dict[int, _Waiting] = {}
+        self._next_id = 0
+        self._retry_at_ms = 0
+        self.broker_epoch = -1
+        self.controller_epoch = -1
+        self.received_version = -1
+        self.applied_version = -1
+        self._next_heartbeat_ms = 0
+
+    @property
+    def registered(self) -> bool:
+        return self.broker_epoch >= 0
+
+    def tick(self, now_ms: int) -> list[Effect]:
+        """Send what is due and give up on what is overdue."""
+        effects: list[Effect] = []
+        overdue = [number for number, waiting in self._waiting.items() if waiting.deadline_ms <= now_ms]
+        for number in overdue:
+            waiting = self._waiting.pop(number)
+            if waiting.peer is not None:
+                effects.append(Unanswered(waiting.peer, waiting.correlation_id))
+            elif waiting.api_key in (ApiKey.BROKER_REGISTRATION, ApiKey.BROKER_HEARTBEAT):
+                effects.append(Reconnect())
+        if now_ms < self._retry_at_ms:
+            return effects
+        if not self.registered:
+            if not self._is_waiting(ApiKey.BROKER_REGISTRATION):
+                effects.append(self._send(self._registration(), now_ms, REGISTRATION_TIMEOUT_MS))
+        elif not self._is_waiting(ApiKey.BROKER_HEARTBEAT) and (
+            self.applied_version >= self.received_version or now_ms >= self._next_heartbeat_ms
+        ):
+            beat = BrokerHeartbeatRequest(self._broker_id, self.broker_epoch, self.applied_version, HEARTBEAT_WAIT_MS)
+            effects.append(self._send(beat, now_ms, HEARTBEAT_WAIT_MS + HEARTBEAT_GRACE_MS))
+        return effects
+
+    def next_deadline_ms(self) -> int:
+        """Return when `tick` wants to be called again at the latest."""
+        times = [waiting.deadline_ms for waiting in self._waiting.values()]
+        if not self.registered and not self._is_waiting(ApiKey.BROKER_REGISTRATION):
+            times.append(self._retry_at_ms)
+        if self.registered and not self._is_waiting(ApiKey.BROKER_HEARTBEAT):
+            times.append(max(self._retry_at_ms, self._next_heartbeat_ms))
+        return min(times)
+
+    def forwarded(self, connection: tuple[int, bytes]) -> tuple[int, int]:
+        """Return how many forwarded requests wait: of one connection, and of all."""
+        peers = [waiting.peer for waiting in self._waiting.values() if waiting.peer is not None]
+        return sum(peer.connection == connection for peer in peers), len(peers)
+
+    def forward(self, peer: Peer, correlation_id: int, body: Message, now_ms: int, timeout_ms: int) -> list[Effect]:
+        """Pass a request on in this broker's name."""
+        effect = self._send(body, now_ms, timeout_ms)
+        waiting = self._waiting[self._next_id]
+        waiting.peer, waiting.correlation_id = peer, correlation_id
+        return [effect]
+
+    def want_producer_ids(self, now_ms: int) -> list[Effect]:
+        """Ask for the next block of producer ids unless that was done already."""
+        if not self.registered or self._is_waiting(ApiKey.ALLOCATE_PRODUCER_IDS):
+            return []
+        request = AllocateProducerIdsRequest(self._broker_id, self.broker_epoch)
+        return [self._send(request, now_ms, REGISTRATION_TIMEOUT_MS)]
+
+    def applied(self, version: int, now_ms: int) -> list[Effect]:
+        """Note that metadata of `version` is in force here; the controller hears it with the next heartbeat."""
+        self.applied_version = max(self.applied_version, version)
+        return self.tick(now_ms)
+
+    def on_response(self, response: Response, now_ms: int) -> list[Effect]:
+        """Take one answer of the controller; answers to what was given up are dropped."""
+        waiting = self._waiting.pop(response.correlation_id, None)
+        if waiting is None:
+            return []
+        if waiting.peer is not None:
+            return [Forwarded(waiting.peer, waiting.correlation_id, response)]
+        try:
+            body = decode_body(response, waiting.api_key)
+        except (RemoteError, ProtocolError) as error:
+            if getattr(error, "code", None) == ErrorCode.STALE_BROKER_EPOCH:
+                if waiting.api_key == ApiKey.BROKER_REGISTRATION:
+                    return [FencedOut()]
+                self.broker_epoch = -1
+            self._retry_at_ms = now_ms + RETRY_MS
+            return self.tick(now_ms)
+        epoch = getattr(body, "controller_epoch", self.controller_epoch)
+        if epoch < self.controller_epoch:
+            return [Reconnect(), *self.tick(now_ms)]  # a controller that was deposed is still talking
+        self.controller_epoch = epoch
+        if isinstance(body, BrokerRegistrationResponse):
+            self.broker_epoch = body.broker_epoch
+            self.applied_version = self.received_version = -1
+            return [Registered(body.broker_epoch, body.version), *self.tick(now_ms)]
+        if isinstance(body, AllocateProducerIdsResponse):
+            return [ProducerIds(body.producer_id_start, body.count)]
+        effects: list[Effect] = []
+        if isinstance(body, MetadataResponse):
+            self._next_heartbeat_ms = now_ms + HEARTBEAT_WAIT_MS
+            if body.version > self.received_version:
+                self.received_version = body.version
+                effects.append(NewMetadata(body))
+        return [*effects, *self.tick(now_ms)]
+
+    def on_lost(self, now_ms: int) -> list[Effect]:
+        """The controller has gone, and with it every answer that was awaited; ask again what is ours to ask."""
+        gone, self._waiting = list(self._waiting.values()), {}
+        effects: list[Effect] = [Unanswered(w.peer, w.correlation_id) for w in gone if w.peer is not None]
+        return [*effects, *self.tick(now_ms)]
+
+    def _is_waiting(self, api_key: int) -> bool:
+        return any(w.api_key == api_key and w.peer is None for w in self._waiting.values())
+
+    def _send(self, body: Message, now_ms: int, timeout_ms: int) -> Send:
+        self._next_id += 1
+        api_key = api_key_of(body)
+        self._waiting[self._next_id] = _Waiting(api_key, now_ms + timeout_ms)
+        return Send(encode_request(body, self._next_id, timeout_ms, f"broker-{self._broker_id}"))

@@ -1,0 +1,178 @@
+"""Fetch: whole batches below the high watermark, or a parked request until there are some."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from brokerd.serving.deadlines import Deadlines
+from brokerd.serving.outbox import Outbox, Peer
+from brokerd.serving.parked import ParkedFetch
+from brokerd.serving.partition import Find, Partition
+from brokerd.serving.unsent import UnsentAnswers
+from brokerd.storage.log import OffsetOutOfRange
+from ingest.errors import CorruptBatch
+from ingest.limits import LIMITS
+from ingest.wire.codes import ErrorCode
+from ingest.wire.frames import Request
+from ingest.wire.messages import FetchedPartition, FetchPartition, FetchRequest, FetchResponse
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+
+class FetchRoom:
+    """Serve fetches. Thread: the broker loop.
+
+    Args:
+        unsent: Tells how much more a peer may be sent: for one that does not read, nothing is read from disk.
+    """
+
+    def __init__(self, find: Find, outbox: Outbox, response_bytes_max: int, unsent: UnsentAnswers) -> None:
+        self._find = find
+        self._outbox = outbox
+        self._response_bytes_max = response_bytes_max
+        self._unsent = unsent
+        self._deadlines: Deadlines[ParkedFetch] = Deadlines()
+        self._by_connection: dict[tuple[int, bytes], ParkedFetch] = {}
+        self.bytes_out: dict[str, int] = {}
+        self.corrupt = 0
+
+    def handle(self, peer: Peer, request: Request, now_ms: int) -> None:
+        """Answer at once if there is an error or enough to read, else park until there is or the time is over."""
+        body: FetchRequest = request.body
+        if body.max_wait_ms < 0 or any(item.max_bytes < 0 for item in body.partitions):
+            self._outbox.refuse(peer, request.correlation_id, ErrorCode.INVALID_REQUEST, "negative wait or size")
+            return
+        partitions = []
+        ready = not body.partitions
+        for item in body.partitions:
+            found = self._find(item.topic_id, item.partition)
+            if isinstance(found, ErrorCode) or found.check_epoch(item.leader_epoch):
+                ready = True
+                continue
+            partitions.append(found)
+            if found.diverging(item.offset, item.last_epoch) or found.check_offset(item.offset):
+                ready = True
+        parked = ParkedFetch(peer, request.correlation_id, body)
+        if ready or self._enough(parked) or body.max_wait_ms == 0:
+            self._answer(parked)
+            return
+        previous = self._by_connection.get(peer.connection)
+        if previous is not None and not previous.done:
+            self._answer(previous)  # one fetch waits for each connection
+        self._by_connection[peer.connection] = parked
+        self._deadlines.add(now_ms + min(body.max_wait_ms, request.timeout_ms), parked)
+        for partition in partitions:
+            partition.park_fetch(parked)
+
+    def moved(self, partition: Partition) -> None:
+        """Look again at the fetches that wait for this partition, whose high watermark has moved."""
+        for parked in partition.take_fetches():
+            if self._enough(parked):
+                self._answer(parked)
+            else:
+                partition.park_fetch(parked)
+
+    def abandon(self, partition: Partition) -> None:
+        """Answer what waits for a partition that is led here no longer."""
+        for parked in partition.take_fetches():
+            self._answer(parked)
+
+    def expire(self, now_ms: int) -> None:
+        for parked in self._deadlines.pop_due(now_ms):
+            self._answer(parked)
+
+    def next_deadline_ms(self) -> int | None:
+        return self._deadlines.next_ms()
+
+    def _enough(self, parked: ParkedFetch) -> bool:
+        """Tell whether a parked fetch can be answered; remember how many bytes are missing."""
+        readable = False
+        appended = 0
+        for item in parked.body.partitions:
+            found = self._find(item.topic_id, item.partition)
+            if isinstance(found, ErrorCode):
+                return True
+            appended += found.appended_bytes
+            if found.log.high_watermark > item.offset:
+                readable = True
+        if not readable or parked.body.max_bytes == 0 or parked.body.min_bytes <= 1:
+            return readable
+        if appended < parked.wanted_bytes:
+            return False
+        _, payload = self._read(parked)
+        size = sum(memoryview(frame).nbytes for frame in payload)
+        if size >= min(parked.body.min_bytes, parked.body.max_bytes):
+            return True
+        parked.wanted_bytes = appended + parked.body.min_bytes - size
+        return False
+
+    def _answer(self, parked: ParkedFetch) -> None:
+        parked.done = True
+        if self._by_connection.get(parked.peer.connection) is parked:
+            del self._by_connection[parked.peer.connection]
+        results, payload = self._read(parked)
+        for result in results:
+            if result.frame >= 0:
+                found = self._find(result.topic_id, result.partition)
+                assert isinstance(found, Partition)
+                size = memoryview(payload[result.frame]).nbytes
+                self.bytes_out[found.topic] = self.bytes_out.get(found.topic, 0) + size
+                self._unsent.decided(parked.peer.connection, size)
+        self._outbox.answer(parked.peer, parked.correlation_id, FetchResponse(results), payload)
+
+    def _read(self, parked: ParkedFetch) -> tuple[list[FetchedPartition], list[Buffer]]:
+        body = parked.body
+        results: list[FetchedPartition] = []
+        payload: list[Buffer] = []
+        left = min(body.max_bytes, self._response_bytes_max)
+        if left:
+            left = min(left, self._unsent.room(parked.peer.connection))
+        for item in body.partitions:
+            found = self._find(item.topic_id, item.partition)
+            if isinstance(found, ErrorCode):
+                results.append(FetchedPartition(item.topic_id, item.partition, int(found)))
+                continue
+            data: Buffer = b""
+            code = found.check_epoch(item.leader_epoch)
+            next_offset = -1
+            diverging = found.diverging(item.offset, item.last_epoch) if not code else None
+            if not code and diverging is None:
+                want = min(item.max_bytes, left) if len(payload) < LIMITS.payload_frames_max else 0
+                code, data, next_offset = self._read_partition(found, item, want)
+            frame = -1
+            if data:
+                frame = len(payload)
+                payload.append(data)
+                left = max(0, left - memoryview(data).nbytes)
+            log = found.log
+            results.append(
+                FetchedPartition(
+                    item.topic_id,
+                    item.partition,
+                    int(code),
+                    log.high_watermark,
+                    log.start_offset,
+                    log.leader_epoch,
+                    frame,
+                    log.row,
+                    next_offset,
+                    *(diverging or (-1, -1)),
+                )
+            )
+        return results, payload
+
+    def _read_partition(self, found: Partition, item: FetchPartition, want: int) -> tuple[ErrorCode, Buffer, int]:
+        log = found.log
+        code = found.check_offset(item.offset)
+        if code:
+            return code, b"", -1
+        if want == 0 or item.offset == log.high_watermark:
+            return ErrorCode.NONE, b"", -1
+        try:
+            return ErrorCode.NONE, log.read(item.offset, want, end=log.high_watermark), -1
+        except OffsetOutOfRange:
+            return ErrorCode.OFFSET_OUT_OF_RANGE, b"", -1
+        except CorruptBatch as error:
+            self.corrupt += 1
+            return ErrorCode.CORRUPT_MESSAGE, b"", getattr(error, "next_offset", -1)

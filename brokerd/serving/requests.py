@@ -1,0 +1,323 @@
+"""What a broker does with each request: the dispatch, without sockets and clocks."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+from brokerd.config import BrokerConfig
+from brokerd.serving.cluster_view import ClusterView
+from brokerd.serving.controller_link import (
+    ControllerLink,
+    Effect,
+    FencedOut,
+    Forwarded,
+    NewMetadata,
+    ProducerIds,
+    Reconnect,
+    Registered,
+    Send,
+    Unanswered,
+)
+from brokerd.serving.fetch import FetchRoom
+from brokerd.serving.led import LedPartitions
+from brokerd.serving.outbox import Outbox, Peer
+from brokerd.serving.partition import Partition
+from brokerd.serving.produce import ProduceRoom
+from brokerd.serving.producer_ids import ProducerIdBlocks
+from brokerd.serving.unsent import UnsentAnswers
+from ingest.errors import Fenced, StorageError
+from ingest.wire.codes import ErrorCode
+from ingest.wire.frames import Request, encode_raw_response
+from ingest.wire.messages import (
+    EARLIEST_TIMESTAMP,
+    LATEST_TIMESTAMP,
+    REQUESTS,
+    VERSION_MAX,
+    VERSION_MIN,
+    ApiKey,
+    ApiVersion,
+    ApiVersionsResponse,
+    BrokerMetadata,
+    BrokerRegistrationRequest,
+    CreateTopicsRequest,
+    DeletedRecords,
+    DeleteRecordsRequest,
+    DeleteRecordsResponse,
+    InitProducerIdRequest,
+    InitProducerIdResponse,
+    ListedOffset,
+    ListOffsetsPartition,
+    ListOffsetsRequest,
+    ListOffsetsResponse,
+    NewTopic,
+)
+
+if TYPE_CHECKING:
+    from brokerd.storage.directory import LogDirectory
+
+FORWARDED = frozenset(
+    {
+        ApiKey.CREATE_TOPICS,
+        ApiKey.DELETE_TOPICS,
+        ApiKey.CREATE_PARTITIONS,
+        ApiKey.DESCRIBE_CONFIGS,
+        ApiKey.ALTER_CONFIGS,
+    }
+)
+CLIENT_APIS = tuple(sorted(api for api in REQUESTS if api < ApiKey.BROKER_REGISTRATION))
+FORWARDED_MAX = 256  # requests that wait for the controller, all peers together
+PARKED_MAX = 4096  # producers that wait for an id; more are told to come back
+
+
+class RequestHandler:
+    """Serve requests of clients and news of the controller. Thread: the broker loop.
+
+    Attributes:
+        outbox: Answers to send.
+        to_controller: Effects for the controller's socket, in order.
+        led: The partitions led here.
+    """
+
+    def __init__(
+        self, config: BrokerConfig, directory: LogDirectory, endpoints: list[str], unsent: UnsentAnswers
+    ) -> None:
+        self._config = config
+        self._directory = directory
+        self._endpoints = endpoints
+        self.outbox = Outbox()
+        self.to_controller: list[Send | Reconnect] = []
+        self.led = LedPartitions(directory, config.broker_id)
+        self.produce = ProduceRoom(self.led.find, self.outbox)
+        self.fetch = FetchRoom(self.led.find, self.outbox, config.response_bytes_max, unsent)
+        self.view = ClusterView(self.outbox)
+        self.link = ControllerLink(config.broker_id, self._registration)
+        self._producer_ids = ProducerIdBlocks()
+        self._waiting_for_ids: deque[tuple[Peer, int]] = deque()
+        self.requests: dict[str, int] = {}
+        self._registered_version = -1
+
+    # ---- requests ----------------------------------------------------------------------------------------------------
+
+    def handle(self, peer: Peer, request: Request, now_ms: int, wall_ms: int) -> None:
+        """Serve one request; its answer appears in the outbox now or later."""
+        api_key = request.api_key
+        name = ApiKey(api_key).name
+        self.requests[name] = self.requests.get(name, 0) + 1
+        if api_key == ApiKey.PRODUCE:
+            self.produce.handle(peer, request, now_ms, wall_ms)
+        elif api_key == ApiKey.FETCH:
+            self.fetch.handle(peer, request, now_ms)
+        elif api_key == ApiKey.METADATA:
+            self._metadata(peer, request, now_ms)
+        elif api_key == ApiKey.LIST_OFFSETS:
+            self._list_offsets(peer, request)
+        elif api_key == ApiKey.DELETE_RECORDS:
+            self._delete_records(peer, request)
+        elif api_key == ApiKey.INIT_PRODUCER_ID:
+            self._init_producer_id(peer, request, now_ms)
+        elif api_key == ApiKey.API_VERSIONS:
+            versions = [ApiVersion(int(api), VERSION_MIN, VERSION_MAX) for api in CLIENT_APIS]
+            body = ApiVersionsResponse(
+                versions, self._config.broker_id, self._config.cluster_id, self._directory.incarnation
+            )
+            self.outbox.answer(peer, request.correlation_id, body)
+        elif api_key in FORWARDED:
+            self._forward(peer, request, now_ms)
+        else:
+            self.outbox.refuse(
+                peer, request.correlation_id, ErrorCode.CLUSTER_AUTHORIZATION_FAILED, f"{name} is not for clients"
+            )
+
+    def _forward(self, peer: Peer, request: Request, now_ms: int) -> None:
+        mine, everyones = self.link.forwarded(peer.connection)
+        if mine >= FORWARDED_MAX // 8 or everyones >= FORWARDED_MAX:
+            text = f"{everyones} requests wait for the controller, {mine} of them yours"
+            self.outbox.refuse(peer, request.correlation_id, ErrorCode.THROTTLING_QUOTA_EXCEEDED, text)
+            return
+        timeout_ms = max(1, request.timeout_ms)
+        self._take(self.link.forward(peer, request.correlation_id, request.body, now_ms, timeout_ms), now_ms)
+
+    def _metadata(self, peer: Peer, request: Request, now_ms: int) -> None:
+        body = request.body
+        missing = self.view.missing(body)
+        create = bool(missing) and body.allow_auto_topic_creation and self._config.auto_create_topics_enable
+        if create and self.view.snapshot is not None and self.link.forwarded(_NOBODY.connection)[0] < FORWARDED_MAX:
+            topics = CreateTopicsRequest([NewTopic(name) for name in missing])
+            timeout_ms = max(1, request.timeout_ms)
+            self._take(self.link.forward(_NOBODY, 0, topics, now_ms, timeout_ms), now_ms)
+        self.view.handle(peer, request, now_ms, wait_for_creation=create)
+
+    def _list_offsets(self, peer: Peer, request: Request) -> None:
+        body: ListOffsetsRequest = request.body
+        listed = [self._list_offset(item) for item in body.partitions]
+        self.outbox.answer(peer, request.correlation_id, ListOffsetsResponse(listed))
+
+    def _list_offset(self, item: ListOffsetsPartition) -> ListedOffset:
+        found = self.led.find(item.topic_id, item.partition)
+        if isinstance(found, ErrorCode):
+            return ListedOffset(int(found))
+        code = found.check_epoch(item.leader_epoch)
+        if code:
+            return ListedOffset(int(code))
+        log = found.log
+        epoch = log.leader_epoch
+        if item.timestamp_ms != EARLIEST_TIMESTAMP and not found.knows_its_end:
+            return ListedOffset(int(ErrorCode.OFFSET_NOT_AVAILABLE))
+        if item.timestamp_ms == LATEST_TIMESTAMP:
+            return ListedOffset(0, log.high_watermark, -1, epoch)
+        if item.timestamp_ms == EARLIEST_TIMESTAMP:
+            return ListedOffset(0, log.start_offset, -1, epoch)
+        if item.timestamp_ms < 0:
+            return ListedOffset(int(ErrorCode.INVALID_REQUEST))
+        at = log.offset_for_time(item.timestamp_ms, end=log.high_watermark)
+        if at is None:
+            return ListedOffset(0, -1, -1, epoch)
+        return ListedOffset(0, max(at[0], log.start_offset), at[1], epoch)
+
+    def _delete_records(self, peer: Peer, request: Request) -> None:
+        body: DeleteRecordsRequest = request.body
+        deleted = []
+        for item in body.partitions:
+            found = self.led.find(item.topic_id, item.partition)
+            if isinstance(found, ErrorCode):
+                deleted.append(DeletedRecords(int(found)))
+                continue
+            log = found.log
+            offset = log.high_watermark if item.offset == -1 else item.offset
+            if not 0 <= offset <= log.high_watermark:
+                text = f"offset {offset} is not in 0..{log.high_watermark}"
+                deleted.append(DeletedRecords(int(ErrorCode.OFFSET_OUT_OF_RANGE), message=text))
+                continue
+            try:
+                log.delete_records(offset)
+            except StorageError as error:
+                deleted.append(DeletedRecords(int(ErrorCode.KAFKA_STORAGE_ERROR), message=str(error)))
+                continue
+            deleted.append(DeletedRecords(0, log.start_offset))
+        self.outbox.answer(peer, request.correlation_id, DeleteRecordsResponse(deleted))
+
+    def _init_producer_id(self, peer: Peer, request: Request, now_ms: int) -> None:
+        body: InitProducerIdRequest = request.body
+        if body.producer_id >= 0 and 0 <= body.producer_epoch < 32766:
+            answer = InitProducerIdResponse(body.producer_id, body.producer_epoch + 1)
+            self.outbox.answer(peer, request.correlation_id, answer)
+            return
+        if len(self._waiting_for_ids) >= PARKED_MAX:
+            self.outbox.refuse(peer, request.correlation_id, ErrorCode.THROTTLING_QUOTA_EXCEEDED, "too many wait")
+            return
+        self._waiting_for_ids.append((peer, request.correlation_id))
+        self._hand_out_ids(now_ms)
+
+    def _hand_out_ids(self, now_ms: int) -> None:
+        while self._waiting_for_ids and (producer_id := self._producer_ids.take()) is not None:
+            peer, correlation_id = self._waiting_for_ids.popleft()
+            self.outbox.answer(peer, correlation_id, InitProducerIdResponse(producer_id, 0))
+        if self._producer_ids.low:
+            self._take(self.link.want_producer_ids(now_ms), now_ms)
+
+    # ---- the log moves -----------------------------------------------------------------------------------------------
+
+    def take_touched(self) -> set[Partition]:
+        """Return the partitions appended to since the last call."""
+        touched, self.produce.touched = self.produce.touched, set()
+        return touched
+
+    def moved(self, partition: Partition) -> None:
+        """Answer who waited for the partition's high watermark, which has moved."""
+        self.produce.committed(partition)
+        if partition.fetches:
+            self.fetch.moved(partition)
+
+    # ---- time --------------------------------------------------------------------------------------------------------
+
+    def tick(self, now_ms: int) -> None:
+        """Answer what is overdue, go on opening partitions and talking to the controller."""
+        self.produce.expire(now_ms)
+        self.fetch.expire(now_ms)
+        self.view.expire(now_ms)
+        self._take(self.link.tick(now_ms), now_ms)
+        if self._producer_ids.low:
+            self._take(self.link.want_producer_ids(now_ms), now_ms)
+
+    def apply_some(self, now_ms: int) -> None:
+        """Open, create, change and delete a few partitions as metadata says; report once all is done."""
+        if not self.led.pending:
+            return
+        led, gone = self.led.apply_some()
+        self.produce.touched.update(led)  # what a takeover found must be flushed before it counts
+        for partition in gone:
+            self.produce.touched.discard(partition)
+            self.produce.abandon(partition, ErrorCode.REQUEST_TIMED_OUT, "the partition moved or was deleted")
+            self.fetch.abandon(partition)
+        if self.led.is_applied():
+            self._take(self.link.applied(self.led.version, now_ms), now_ms)
+            snapshot = self.led.snapshot
+            assert snapshot is not None
+            self.view.update(snapshot)
+
+    def next_deadline_ms(self) -> int:
+        """Return when `tick` is due at the latest."""
+        times = [self.link.next_deadline_ms()]
+        for due in (
+            self.produce.next_deadline_ms(),
+            self.fetch.next_deadline_ms(),
+            self.view.next_deadline_ms(),
+        ):
+            if due is not None:
+                times.append(due)
+        return min(times)
+
+    # ---- the controller ----------------------------------------------------------------------------------------------
+
+    def _registration(self) -> BrokerRegistrationRequest:
+        config = self._config
+        stats = self._directory.device
+        broker = BrokerMetadata(
+            config.broker_id,
+            self.link.broker_epoch,
+            self._endpoints,
+            config.machine,
+            config.log_dir,
+            config.page_path,
+            self._directory.incarnation,
+            rack=config.rack,
+            directory_id=self._directory.directory_id,
+            device=stats,
+        )
+        found = self.led.local_partitions()
+        return BrokerRegistrationRequest(broker, config.cluster_id, found, self.led.producer_id_floor())
+
+    def on_controller(self, effects: list[Effect], now_ms: int) -> None:
+        self._take(effects, now_ms)
+
+    def _take(self, effects: list[Effect], now_ms: int) -> None:
+        for effect in effects:
+            match effect:
+                case FencedOut():
+                    raise Fenced(
+                        "a newer incarnation of this broker is registered; this one ends",
+                        code=int(ErrorCode.STALE_BROKER_EPOCH),
+                    )
+                case Send() | Reconnect():
+                    self.to_controller.append(effect)
+                case Registered(version=version):
+                    self._registered_version = version
+                case NewMetadata(snapshot=snapshot):
+                    if snapshot.version >= self._registered_version:
+                        self.led.plan(snapshot)
+                        self.apply_some(now_ms)
+                case ProducerIds(start=start, count=count):
+                    self._producer_ids.add(start, count)
+                    self._hand_out_ids(now_ms)
+                case Forwarded(peer=peer, correlation_id=correlation_id, response=response):
+                    if peer is not _NOBODY:
+                        self.outbox.pass_on(peer, encode_raw_response(correlation_id, response))
+                case Unanswered(peer=peer, correlation_id=correlation_id):
+                    if peer is not _NOBODY:
+                        self.outbox.refuse(
+                            peer, correlation_id, ErrorCode.REQUEST_TIMED_OUT, "the controller did not answer in time"
+                        )
+
+
+_NOBODY = Peer(-1, b"")

@@ -1,0 +1,42 @@
+"""ZeroMQ sockets of a server, with the limits and options that ZeroMQ's habits ask for."""
+
+from __future__ import annotations
+
+import os
+
+import zmq
+
+from ingest.errors import ConfigError
+
+HWM = 64  # answers queued for one peer; it has few requests under way, so more means that it does not read
+HEARTBEAT_MS = 1000
+
+
+def bind_router(
+    context: zmq.Context[zmq.Socket[bytes]], endpoint: str, message_bytes_max: int, *, hwm: int = HWM
+) -> zmq.Socket[bytes]:
+    """Return a ROUTER bound to `endpoint`; the caller holds a lock, since a second bind steals an ipc path.
+
+    Raises:
+        ConfigError: the endpoint can't be bound.
+    """
+    socket = context.socket(zmq.ROUTER)
+    socket.set(zmq.LINGER, 0)
+    socket.set(zmq.ROUTER_MANDATORY, 1)
+    socket.set(zmq.SNDHWM, hwm)
+    socket.set(zmq.RCVHWM, hwm)
+    socket.set(zmq.MAXMSGSIZE, message_bytes_max)
+    socket.set(zmq.BACKLOG, 1024)
+    if endpoint.startswith("tcp:"):
+        socket.set(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
+        socket.set(zmq.HEARTBEAT_TIMEOUT, 3 * HEARTBEAT_MS)
+        socket.set(zmq.IPV6, 1)
+    before = os.umask(0o077)
+    try:
+        socket.bind(endpoint)
+    except zmq.ZMQError as error:
+        socket.close()
+        raise ConfigError(f"can't listen on {endpoint}: {error.strerror}") from None
+    finally:
+        os.umask(before)
+    return socket

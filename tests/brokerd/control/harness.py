@@ -1,0 +1,240 @@
+"""A controller in a thread or a process of its own, and a broker that is only its talk with the controller."""
+
+from __future__ import annotations
+
+import os
+import select
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import msgspec
+import zmq
+
+from brokerd.control import process
+from brokerd.control.config import ControllerConfig
+from ingest.wire.frames import Response, decode_body, decode_response, encode_request
+from ingest.wire.messages import (
+    ApiKey,
+    BrokerHeartbeatRequest,
+    BrokerMetadata,
+    BrokerRegistrationRequest,
+    BrokerRegistrationResponse,
+    LocalPartition,
+    Message,
+    MetadataResponse,
+)
+
+CLUSTER_ID = "test-cluster"
+TIMEOUT_MS = 5000
+
+
+class ThreadLifeline:
+    """A lifeline whose other end is the test."""
+
+    def __init__(self) -> None:
+        self._stop_fd = os.eventfd(0, os.EFD_CLOEXEC)
+        self._ready_fd = os.eventfd(0, os.EFD_CLOEXEC)
+        self.beats = 0
+        self.stats: Callable[[], msgspec.Struct] | None = None
+
+    @property
+    def stop_fd(self) -> int:
+        return self._stop_fd
+
+    def beat(self) -> None:
+        self.beats += 1
+
+    def ready(self) -> None:
+        os.eventfd_write(self._ready_fd, 1)
+
+    def serve_stats(self, stats: Callable[[], msgspec.Struct]) -> None:
+        self.stats = stats
+
+    def stop(self) -> None:
+        os.eventfd_write(self._stop_fd, 1)
+
+    def wait_ready(self, seconds: float = 5) -> bool:
+        return bool(select.select([self._ready_fd], [], [], seconds)[0])
+
+
+class RunningController:
+    """`process.run` in a thread; an error it ends with is raised by `stop`."""
+
+    def __init__(self, config: ControllerConfig) -> None:
+        self.config = config
+        self.lifeline = ThreadLifeline()
+        self.error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            process.run(self.config, self.lifeline)
+        except BaseException as error:
+            self.error = error
+
+    def stats(self) -> Any:
+        assert self.lifeline.stats is not None
+        return self.lifeline.stats()
+
+    def wait_stats(self, holds: Callable[[Any], bool], seconds: float = 5) -> Any:
+        """Return the first snapshot for which `holds`; snapshots are taken after each round of the loop."""
+        deadline = time.monotonic() + seconds
+        while not holds(stats := self.stats()):
+            assert time.monotonic() < deadline, f"did not come to hold: {stats}"
+            time.sleep(0.005)
+        return stats
+
+    def stop(self) -> None:
+        self.lifeline.stop()
+        self._thread.join(5)
+        assert not self._thread.is_alive(), "the controller does not stop"
+        if self.error is not None:
+            raise self.error
+
+
+@contextmanager
+def running_controller(config: ControllerConfig) -> Iterator[RunningController]:
+    controller = RunningController(config)
+    try:
+        assert controller.lifeline.wait_ready(), controller.error
+        yield controller
+    finally:
+        controller.stop()
+
+
+class FakeBroker:
+    """One connection to a controller that speaks as a broker or as a client."""
+
+    def __init__(
+        self,
+        endpoint: str,
+        broker_id: int = 1,
+        *,
+        incarnation: int = 1,
+        directory_id: str = "",
+        heartbeat_ms: int = 1000,
+    ) -> None:
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self.socket = self._context.socket(zmq.DEALER)
+        self.socket.set(zmq.LINGER, 0)
+        self.socket.set(zmq.RECONNECT_IVL, 10)
+        self.socket.connect(endpoint)
+        self.broker_id = broker_id
+        self.incarnation = incarnation
+        self.directory_id = directory_id or f"directory-{broker_id}"
+        self.heartbeat_ms = heartbeat_ms
+        self.broker_epoch = -1
+        self.applied_version = -1
+        self.metadata: MetadataResponse | None = None
+        self._correlation_id = 0
+
+    def __enter__(self) -> FakeBroker:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self.socket.close(linger=0)
+        self._context.term()
+
+    def send(self, body: Message, timeout_ms: int = TIMEOUT_MS) -> int:
+        self._correlation_id += 1
+        self.socket.send(encode_request(body, self._correlation_id, timeout_ms, f"broker-{self.broker_id}"))
+        return self._correlation_id
+
+    def receive(self, timeout_ms: int = TIMEOUT_MS) -> Response:
+        assert self.socket.poll(timeout_ms), "no answer"
+        return decode_response(self.socket.recv_multipart())
+
+    def ask(self, body: Message, api_key: ApiKey, timeout_ms: int = TIMEOUT_MS) -> Any:
+        """Send one request and return the decoded answer; answers to others are dropped."""
+        correlation_id = self.send(body, timeout_ms)
+        while (response := self.receive()).correlation_id != correlation_id:
+            pass
+        return decode_body(response, api_key)
+
+    def registration(
+        self, partitions: list[LocalPartition] | None = None, producer_id_floor: int = -1
+    ) -> BrokerRegistrationRequest:
+        return registration(
+            self.broker_id,
+            incarnation=self.incarnation,
+            directory_id=self.directory_id,
+            partitions=partitions,
+            producer_id_floor=producer_id_floor,
+        )
+
+    def register(self, partitions: list[LocalPartition] | None = None, producer_id_floor: int = -1) -> int:
+        answer: BrokerRegistrationResponse = self.ask(
+            self.registration(partitions, producer_id_floor), ApiKey.BROKER_REGISTRATION
+        )
+        self.broker_epoch = answer.broker_epoch
+        self.applied_version = -1
+        return answer.version
+
+    def heartbeat_request(self) -> BrokerHeartbeatRequest:
+        return BrokerHeartbeatRequest(self.broker_id, self.broker_epoch, self.applied_version, self.heartbeat_ms)
+
+    def heartbeat(self) -> MetadataResponse:
+        """Wait for newer metadata, or the time, and count it applied."""
+        metadata: MetadataResponse = self.ask(self.heartbeat_request(), ApiKey.BROKER_HEARTBEAT)
+        self.metadata = metadata
+        self.applied_version = metadata.version
+        return metadata
+
+
+class BeatingBroker:
+    """A fake broker that registers and then applies whatever it hears, in a thread, until told to end."""
+
+    def __init__(self, endpoint: str, broker_id: int = 1, **options: Any) -> None:
+        self._broker = FakeBroker(endpoint, broker_id, heartbeat_ms=50, **options)
+        self._broker.register()
+        self._broker.heartbeat()
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._beat, daemon=True)
+        self._thread.start()
+
+    @property
+    def metadata(self) -> MetadataResponse:
+        assert self._broker.metadata is not None
+        return self._broker.metadata
+
+    def _beat(self) -> None:
+        while not self._end.is_set():
+            self._broker.heartbeat()
+
+    def __enter__(self) -> BeatingBroker:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end.set()
+        self._thread.join(5)
+        self._broker.close()
+
+
+def registration(
+    broker_id: int = 1,
+    *,
+    incarnation: int = 1,
+    directory_id: str = "",
+    partitions: list[LocalPartition] | None = None,
+    producer_id_floor: int = -1,
+    cluster_id: str = CLUSTER_ID,
+) -> BrokerRegistrationRequest:
+    """Return what a broker says when it comes up."""
+    broker = BrokerMetadata(
+        broker_id=broker_id,
+        broker_epoch=-1,
+        endpoints=[f"ipc:///run/broker-{broker_id}.sock"],
+        machine="boot-id",
+        log_dir=f"/data/brokers/{broker_id}",
+        page_path=f"/dev/shm/broker-{broker_id}.page",
+        incarnation=incarnation,
+        directory_id=directory_id or f"directory-{broker_id}",
+    )
+    return BrokerRegistrationRequest(broker, cluster_id, partitions or [], producer_id_floor)

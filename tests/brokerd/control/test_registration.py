@@ -1,0 +1,151 @@
+"""What a broker's registration changes: epochs that no earlier incarnation was granted."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from ingest.wire.codes import ErrorCode
+from ingest.wire.messages import AllocateProducerIdsRequest, LocalPartition, NewTopic
+from tests.brokerd.control.driver import Driver
+from tests.brokerd.control.harness import registration
+
+
+@pytest.fixture
+def driver() -> Driver:
+    driver = Driver()
+    driver.register(1)
+    return driver
+
+
+def leader_epochs(driver: Driver) -> list[int]:
+    return [partition.leader_epoch for partition in driver.core.image.all_partitions()]
+
+
+def topic_id_of(driver: Driver, name: str) -> bytes:
+    return driver.core.image.topic_ids[name]
+
+
+def test_a_new_incarnation_gets_a_new_epoch_for_all_it_leads_in_one_commit(driver: Driver) -> None:
+    driver.create(NewTopic("t", 5))
+    before = driver.commits
+    answer = driver.register(1, incarnation=2)
+    assert answer.broker_epoch == 2
+    assert leader_epochs(driver) == [1] * 5
+    assert driver.commits == before + 1
+    assert answer.version == driver.core.image.version
+
+
+def test_the_answer_comes_after_the_commit(driver: Driver) -> None:
+    driver.create(NewTopic("t"))
+    driver.disk_full = True
+    assert driver.refusal(registration(1, incarnation=2), b"broker-1") == ErrorCode.KAFKA_STORAGE_ERROR
+    assert leader_epochs(driver) == [0]
+    driver.disk_full = False
+    driver.register(1, incarnation=2)
+    assert leader_epochs(driver) == [1]
+
+
+def test_epochs_are_above_those_in_the_log_when_the_store_lost_its_last_commit(driver: Driver) -> None:
+    driver.create(NewTopic("t", 2))
+    found = [LocalPartition(topic_id_of(driver, "t"), 1, 7, 100)]
+    driver.register(1, incarnation=2, found=found)
+    assert leader_epochs(driver) == [1, 8]
+
+
+def test_a_copy_ahead_of_the_store_fences_its_leader_elsewhere_too(driver: Driver) -> None:
+    driver.create(NewTopic("t"))
+    driver.register(2, incarnation=9, found=[LocalPartition(topic_id_of(driver, "t"), 0, 4, 10)])
+    assert leader_epochs(driver) == [5]
+
+
+def test_a_request_sent_twice_is_answered_the_same(driver: Driver) -> None:
+    driver.create(NewTopic("t"))
+    first = driver.register(1, incarnation=2)
+    before = driver.commits
+    # by now the broker leads under the epoch it was granted, and its log shows it
+    second = driver.register(1, incarnation=2, found=[LocalPartition(topic_id_of(driver, "t"), 0, 1, 0)])
+    assert (second, driver.commits) == (first, before)
+
+
+def test_a_replaced_incarnation_never_registers_again(driver: Driver) -> None:
+    driver.register(1, incarnation=2)
+    assert driver.refusal(registration(1, incarnation=1)) == ErrorCode.STALE_BROKER_EPOCH
+    driver.restart()
+    assert driver.refusal(registration(1, incarnation=1)) == ErrorCode.STALE_BROKER_EPOCH
+
+
+def test_a_replaced_incarnation_is_fenced_from_everything_else(driver: Driver) -> None:
+    driver.register(1, incarnation=2)
+    driver.epochs[1] = 1
+    (answer,) = driver.heartbeat(1)
+    assert answer.code == ErrorCode.STALE_BROKER_EPOCH
+    assert driver.refusal(AllocateProducerIdsRequest(1, 1)) == ErrorCode.STALE_BROKER_EPOCH
+    assert driver.refusal(AllocateProducerIdsRequest(7, 1)) == ErrorCode.STALE_BROKER_EPOCH
+
+
+def test_another_directory_is_said_loudly_and_goes_on_under_a_fresh_epoch(driver: Driver) -> None:
+    driver.create(NewTopic("t", 3))
+    driver.register(1, incarnation=2, directory_id="a-new-disk")
+    assert leader_epochs(driver) == [1, 1, 1]
+    (note,) = [note for note in driver.notes if note.level == "error"]
+    assert note.fields["directory_before"] == "directory-1"
+    assert note.fields["partitions_lost"] == 3
+
+
+def test_producer_ids_begin_above_those_in_the_logs(driver: Driver) -> None:
+    driver.register(2, incarnation=5, producer_id_floor=41_999)
+    block = driver.ask(AllocateProducerIdsRequest(2, 1))
+    assert (block.producer_id_start, block.count) == (42_000, 1000)
+    driver.register(1, incarnation=6, producer_id_floor=10)
+    assert driver.ask(AllocateProducerIdsRequest(2, 1)).producer_id_start == 43_000
+
+
+def test_producer_ids_are_never_reissued(driver: Driver) -> None:
+    seen: set[int] = set()
+    for full in (False, True, False, False, True, False):
+        driver.disk_full = full
+        (answer,) = driver.send(AllocateProducerIdsRequest(1, 1))
+        if full:
+            assert answer.code == ErrorCode.KAFKA_STORAGE_ERROR
+            continue
+        block = set(range(answer.body.producer_id_start, answer.body.producer_id_start + answer.body.count))  # type: ignore[union-attr]
+        assert not seen & block
+        seen |= block
+        driver.restart()
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        registration(cluster_id="another"),
+        registration(-1),
+        registration(2**40),
+        registration(incarnation=-3),
+        registration(partitions=[LocalPartition(bytes(16), 0, 2**31 - 1, 0)]),
+        registration(partitions=[LocalPartition(b"short", 0, 2**60, 0)]),
+        registration(producer_id_floor=2**63 - 1),
+        registration(directory_id="x" * 5000),
+    ],
+)
+def test_a_malformed_registration_is_refused_and_changes_nothing(driver: Driver, request_: object) -> None:
+    before = dict(driver.durable)
+    assert driver.refusal(request_) == ErrorCode.INVALID_REQUEST  # type: ignore[arg-type]
+    assert driver.durable == before
+
+
+def test_partitions_of_unknown_topics_are_reported_and_left_alone(driver: Driver) -> None:
+    driver.register(1, incarnation=2, found=[LocalPartition(b"?" * 16, 0, 3, 5)])
+    assert any(note.level == "warning" and note.fields == {"count": 1} for note in driver.notes)
+    assert driver.metadata(1).deleted_topic_ids == []
+
+
+def test_a_thousand_partitions_get_their_epochs_quickly(driver: Driver) -> None:
+    driver.create(NewTopic("t", 1000))
+    found = [LocalPartition(topic_id_of(driver, "t"), index, 0, 10) for index in range(1000)]
+    before, started = driver.commits, time.perf_counter()
+    driver.register(1, incarnation=2, found=found)
+    assert leader_epochs(driver) == [1] * 1000
+    assert driver.commits == before + 1
+    assert time.perf_counter() - started < 1

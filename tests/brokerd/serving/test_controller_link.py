@@ -1,0 +1,142 @@
+"""The broker's talk with the controller, as a core: who is told what, when, and what happens when nobody answers."""
+
+from __future__ import annotations
+
+import msgspec
+
+from brokerd.serving.controller_link import (
+    HEARTBEAT_GRACE_MS,
+    HEARTBEAT_WAIT_MS,
+    REGISTRATION_TIMEOUT_MS,
+    ControllerLink,
+    Effect,
+    Forwarded,
+    NewMetadata,
+    ProducerIds,
+    Reconnect,
+    Registered,
+    Send,
+    Unanswered,
+)
+from brokerd.serving.outbox import Peer
+from ingest.wire.codes import ErrorCode
+from ingest.wire.frames import Request, Response, decode_request, decode_response, encode_response
+from ingest.wire.messages import (
+    AllocateProducerIdsResponse,
+    ApiKey,
+    BrokerMetadata,
+    BrokerRegistrationRequest,
+    BrokerRegistrationResponse,
+    CreateTopicsRequest,
+    Message,
+    MetadataResponse,
+    NewTopic,
+)
+
+BROKER = BrokerMetadata(1, -1, ["ipc:///x"], "m", "/d", "/p", 7)
+
+
+def make_link() -> ControllerLink:
+    return ControllerLink(1, lambda: BrokerRegistrationRequest(BROKER, "c", []))
+
+
+def sent(effects: list[Effect]) -> list[Request]:
+    return [decode_request([effect.header]) for effect in effects if isinstance(effect, Send)]
+
+
+def answer(request: Request, body: Message | None, code: ErrorCode = ErrorCode.NONE) -> Response:
+    return decode_response([encode_response(request.correlation_id, body, code)])
+
+
+def registered_link() -> tuple[ControllerLink, Request]:
+    link = make_link()
+    (registration,) = sent(link.tick(0))
+    effects = link.on_response(answer(registration, BrokerRegistrationResponse(4, 10, 1)), 1)
+    assert effects[0] == Registered(4, 10)
+    (heartbeat,) = sent(effects)
+    return link, heartbeat
+
+
+def metadata(version: int) -> MetadataResponse:
+    return MetadataResponse("c", version, 1, [], [])
+
+
+def test_the_first_thing_said_is_the_registration_and_then_a_heartbeat_that_knows_nothing() -> None:
+    link, heartbeat = registered_link()
+    assert heartbeat.api_key == ApiKey.BROKER_HEARTBEAT
+    assert (heartbeat.body.broker_epoch, heartbeat.body.applied_version) == (4, -1)
+    assert link.registered
+
+
+def test_an_unanswered_registration_is_said_again_on_a_new_connection() -> None:
+    link = make_link()
+    link.tick(0)
+    assert link.tick(REGISTRATION_TIMEOUT_MS - 1) == []
+    effects = link.tick(REGISTRATION_TIMEOUT_MS)
+    assert effects[0] == Reconnect()
+    assert sent(effects)[0].api_key == ApiKey.BROKER_REGISTRATION
+
+
+def test_the_next_heartbeat_waits_until_new_metadata_is_applied() -> None:
+    link, heartbeat = registered_link()
+    effects = link.on_response(answer(heartbeat, metadata(10)), 5)
+    assert [type(effect) for effect in effects] == [NewMetadata]
+    assert link.tick(6) == []
+    (following,) = sent(link.applied(10, 7))
+    assert following.body.applied_version == 10
+
+
+def test_a_long_application_does_not_silence_the_broker() -> None:
+    link, heartbeat = registered_link()
+    link.on_response(answer(heartbeat, metadata(10)), 5)
+    (following,) = sent(link.tick(5 + HEARTBEAT_WAIT_MS))
+    assert following.body.applied_version == -1
+
+
+def test_the_same_version_again_is_no_news() -> None:
+    link, heartbeat = registered_link()
+    link.on_response(answer(heartbeat, metadata(10)), 5)
+    (following,) = sent(link.applied(10, 6))
+    assert [type(e) for e in link.on_response(answer(following, metadata(10)), 7)] == [Send]
+
+
+def test_a_stale_epoch_makes_it_register_anew() -> None:
+    link, heartbeat = registered_link()
+    link.on_response(answer(heartbeat, None, ErrorCode.STALE_BROKER_EPOCH), 5)
+    assert not link.registered
+    (registration,) = sent(link.tick(1000))
+    assert registration.api_key == ApiKey.BROKER_REGISTRATION
+
+
+def test_a_silent_controller_means_a_new_connection_and_the_same_epoch() -> None:
+    link, _ = registered_link()
+    effects = link.tick(1 + HEARTBEAT_WAIT_MS + HEARTBEAT_GRACE_MS)
+    assert effects[0] == Reconnect()
+    (heartbeat,) = sent(effects)
+    assert heartbeat.body.broker_epoch == 4
+
+
+def test_what_is_forwarded_comes_back_under_the_callers_number_or_is_given_up() -> None:
+    link, _ = registered_link()
+    peer = Peer(0, b"id")
+    body = CreateTopicsRequest([NewTopic("t")])
+    (first,) = sent(link.forward(peer, 77, body, 10, 500))
+    (second,) = sent(link.forward(peer, 78, body, 10, 500))
+    response = answer(first, None, ErrorCode.NOT_CONTROLLER)
+    assert link.on_response(response, 20) == [Forwarded(peer, 77, response)]
+    assert Unanswered(peer, 78) in link.tick(510)
+    assert link.on_response(answer(second, None), 600) == []
+
+
+def test_producer_ids_are_asked_for_once_at_a_time() -> None:
+    link, _ = registered_link()
+    (request,) = sent(link.want_producer_ids(5))
+    assert link.want_producer_ids(6) == []
+    assert link.on_response(answer(request, AllocateProducerIdsResponse(1000, 1000)), 7) == [ProducerIds(1000, 1000)]
+
+
+def test_an_answer_that_can_not_be_read_is_asked_for_again() -> None:
+    link, heartbeat = registered_link()
+    response = Response(heartbeat.correlation_id, 0, "", msgspec.Raw(b"\xc3"), [])
+    assert link.on_response(response, 5) == []
+    assert [type(effect) for effect in link.tick(1000)] == [Send]

@@ -1,0 +1,235 @@
+"""Administration: topics, partitions, configs, offsets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
+
+from ingest.client.cluster import ANY_BROKER, Cluster, monotonic_ms
+from ingest.errors import ConfigError, ForebayError, RemoteError, TransportError, UsageError
+from ingest.topic_name import check_topic_name
+from ingest.wire.codes import ErrorCode, error_from_code
+from ingest.wire.messages import (
+    AlterConfig,
+    AlterConfigsRequest,
+    AlterConfigsResource,
+    BrokerMetadata,
+    ConfigEntry,
+    ConfigResource,
+    CreatePartitionsRequest,
+    CreateTopicsRequest,
+    DeleteRecordsPartition,
+    DeleteRecordsRequest,
+    DeleteTopicsRequest,
+    DescribeConfigsRequest,
+    MetadataRequest,
+    MetadataResponse,
+    NewPartitions,
+    NewTopic,
+    ResourceType,
+    TopicMetadata,
+)
+
+__all__ = ["Admin", "NewTopic"]
+
+T = TypeVar("T")
+RETRY_MS = 20
+
+
+class Admin:
+    """Create, change and look at what the cluster keeps. Thread: one at a time, the caller sees to it.
+
+    Args:
+        bootstrap: A data directory on this machine, or "tcp://host:port,…".
+        timeout_ms: How long each call may take, retries included.
+    Raises (each call):
+        RemoteError: the cluster refused; `code` is Kafka's.
+        TransportError: no answer; a change may have been made.
+    """
+
+    def __init__(self, bootstrap: str, *, timeout_ms: int = 15_000, client_id: str = "admin") -> None:
+        self._timeout_ms = timeout_ms
+        self._cluster = Cluster(bootstrap, client_id=client_id, all_topics=True)
+
+    # ---- topics ------------------------------------------------------------------------------------------------------
+
+    def metadata(self, topics: list[str] | None = None) -> MetadataResponse:
+        """Return the cluster as one broker knows it now."""
+        body: MetadataResponse = self._ask(MetadataRequest(topics))
+        return body
+
+    def brokers(self) -> list[BrokerMetadata]:
+        return self.metadata([]).brokers
+
+    def list_topics(self) -> list[TopicMetadata]:
+        """Return all topics, by name."""
+        return sorted(self.metadata().topics, key=lambda topic: topic.name)
+
+    def describe_topic(self, name: str) -> TopicMetadata:
+        """Return one topic's partitions and the configs set on it."""
+        (topic,) = self.metadata([name]).topics
+        if topic.error_code:
+            raise error_from_code(topic.error_code, f"topic {name} does not exist")
+        return topic
+
+    def create_topic(
+        self,
+        name: str,
+        partitions: int = -1,
+        replication_factor: int = -1,
+        configs: Mapping[str, str] | None = None,
+        *,
+        validate_only: bool = False,
+    ) -> bytes:
+        """Create a topic and return its id; -1 takes the brokers' default."""
+        return self.create_topics(
+            [NewTopic(name, partitions, replication_factor, dict(configs or {}))], validate_only=validate_only
+        )[0]
+
+    def create_topics(self, topics: Iterable[NewTopic], *, validate_only: bool = False) -> list[bytes]:
+        """Create topics and return their ids; raises for the first that was refused, the others are created."""
+        wanted = list(topics)
+        for topic in wanted:
+            check_topic_name(topic.name)
+        body, again = self._change(CreateTopicsRequest(wanted, validate_only))
+        ids = []
+        for result in body.topics:
+            if again and result.error_code == ErrorCode.TOPIC_ALREADY_EXISTS:
+                ids.append(self.describe_topic(result.name).topic_id)  # by the try whose answer was lost
+            else:
+                ids.append(_checked(result).topic_id)
+        return ids
+
+    def delete_topics(self, names: Iterable[str]) -> None:
+        """Delete topics and their records; raises for the first that was refused, the others are deleted."""
+        body, again = self._change(DeleteTopicsRequest(list(names)))
+        for result in body.topics:
+            if not (again and result.error_code == ErrorCode.UNKNOWN_TOPIC_OR_PARTITION):
+                _checked(result)
+
+    def create_partitions(self, name: str, total_count: int, *, validate_only: bool = False) -> None:
+        """Grow a topic to `total_count` partitions. Keys may move to other partitions from then on."""
+        request = CreatePartitionsRequest([NewPartitions(name, total_count)], validate_only)
+        body, again = self._change(request)
+        for result in body.topics:
+            if not (again and result.error_code == ErrorCode.INVALID_PARTITIONS):
+                _checked(result)
+
+    # ---- configs -----------------------------------------------------------------------------------------------------
+
+    def describe_configs(self, name: str, kind: ResourceType = ResourceType.TOPIC) -> list[ConfigEntry]:
+        """Return all settings of a topic or a broker ("" for all brokers), each with its source."""
+        resource = ConfigResource(int(kind), name)
+        (described,) = self._ask(DescribeConfigsRequest([resource])).resources
+        if described.error_code:
+            raise error_from_code(described.error_code, described.message)
+        entries: list[ConfigEntry] = described.entries
+        return entries
+
+    def alter_configs(
+        self,
+        name: str,
+        configs: Mapping[str, str | None],
+        kind: ResourceType = ResourceType.TOPIC,
+        *,
+        validate_only: bool = False,
+    ) -> None:
+        """Set settings; None puts back the default. What is not named stays."""
+        changes = [AlterConfig(key, value) for key, value in configs.items()]
+        resource = AlterConfigsResource(ConfigResource(int(kind), name), changes)
+        (altered,) = self._ask(AlterConfigsRequest([resource], validate_only)).resources
+        if altered.error_code:
+            raise error_from_code(altered.error_code, altered.message)
+
+    # ---- records -----------------------------------------------------------------------------------------------------
+
+    def delete_records(self, topic: str, partition: int, offset: int) -> int:
+        """Delete the records below `offset` (-1: all below the high watermark); return the new log start."""
+
+        def ask(found: TopicMetadata, leader: int, left_ms: int) -> Any:
+            item = DeleteRecordsPartition(found.topic_id, partition, offset)
+            return self._cluster.call(leader, DeleteRecordsRequest([item]), timeout_ms=left_ms).partitions[0]
+
+        start: int = self._ask_leader(topic, partition, ask).log_start_offset
+        return start
+
+    def list_offset(self, topic: str, partition: int, timestamp_ms: int) -> int:
+        """Return an offset by time: -2 the log start, -1 the high watermark, else the first at or after; -1: none."""
+        from ingest.client.offsets import find_offset  # needs numpy, 100 ms of import that `topic list` does not
+
+        return find_offset(self._cluster, topic, partition, timestamp_ms, self._timeout_ms)[0]
+
+    def _ask_leader(self, topic: str, partition: int, ask: Any) -> Any:
+        deadline_ms = monotonic_ms() + self._timeout_ms
+        while True:
+            found = self.describe_topic(topic)
+            item = next((p for p in found.partitions if p.partition == partition), None)
+            if item is None:
+                raise UsageError(f"{topic} has no partition {partition}; it has {len(found.partitions)}")
+            left_ms = max(1, deadline_ms - monotonic_ms())
+            try:
+                self._learn(left_ms)
+                answer = ask(found, item.leader, left_ms)
+                if not answer.error_code:
+                    return answer
+                error: ForebayError = error_from_code(answer.error_code, getattr(answer, "message", ""))
+                if not getattr(error, "retriable", False):
+                    raise error
+            except TransportError as transport_error:
+                error = transport_error
+            if monotonic_ms() >= deadline_ms:
+                raise error
+            self._pause()
+
+    def _learn(self, timeout_ms: int) -> None:
+        """Hold metadata of the brokers, so that they can be asked by id."""
+        deadline_ms = monotonic_ms() + timeout_ms
+        self._cluster.refresh()
+        while not self._cluster.brokers:
+            if monotonic_ms() >= deadline_ms:
+                raise TransportError("no broker answers")
+            self._cluster.poll()
+            self._cluster.wait(5)
+
+    # ---- asking ------------------------------------------------------------------------------------------------------
+
+    def _ask(self, body: Any) -> Any:
+        """Ask any broker, again until the time is over."""
+        return self._change(body)[0]
+
+    def _change(self, body: Any) -> tuple[Any, bool]:
+        """Ask any broker, again until the time is over; tell whether an earlier try may have done it already."""
+        deadline_ms = monotonic_ms() + self._timeout_ms
+        again = False
+        while True:
+            left_ms = max(1, deadline_ms - monotonic_ms())
+            try:
+                return self._cluster.call(ANY_BROKER, body, timeout_ms=left_ms), again
+            except (RemoteError, TransportError) as error:
+                if isinstance(error, RemoteError) and not error.retriable:
+                    raise
+                if monotonic_ms() >= deadline_ms:
+                    raise
+                again = again or not getattr(error, "definite", False)
+            self._pause()
+
+    def _pause(self) -> None:
+        self._cluster.poll()
+        self._cluster.wait(RETRY_MS)
+
+    def close(self) -> None:
+        self._cluster.close()
+
+    def __enter__(self) -> Admin:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+
+def _checked(result: Any) -> Any:
+    if result.error_code == ErrorCode.NONE:
+        return result
+    if result.error_code == ErrorCode.INVALID_CONFIG:
+        raise ConfigError(result.message)
+    raise error_from_code(result.error_code, result.message)

@@ -1,0 +1,348 @@
+"""A client's view of the cluster: connections by broker, requests under way, metadata kept fresh by a long poll.
+
+Thread: one at a time; the owner (producer, consumer, admin) holds its lock around every call.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import random
+import select
+import time
+import weakref
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import zmq
+
+from ingest.client.connection import Connection
+from ingest.discovery import bootstrap_endpoints
+from ingest.errors import ForebayError, ProtocolError, RequestTimedOut, TransportError
+from ingest.machine import machine_id
+from ingest.wire.frames import api_key_of, decode_body, encode_request
+from ingest.wire.messages import BrokerMetadata, Message, MetadataRequest, MetadataResponse, TopicMetadata
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+METADATA_WAIT_MS = 30_000
+METADATA_GRACE_MS = 5_000
+RETRY_MS = 20  # between two tries to learn metadata: a broker restarts in 100 to 200 ms
+BOOTSTRAP_TIMEOUT_MS = 500
+CREATION_TIMEOUT_MS = 1_000
+ANY_BROKER = -1
+
+
+class Answered(NamedTuple):
+    """The outcome of one request: a body with its payload frames, or an error."""
+
+    body: Any
+    payload: Sequence[Any]
+    error: ForebayError | None
+
+
+OnDone = Callable[[Answered], None]
+
+
+class _UnderWay:
+    __slots__ = ("api_key", "connection", "deadline_ms", "lost", "on_done")
+
+    def __init__(self, api_key: int, connection: Connection, deadline_ms: int, on_done: OnDone) -> None:
+        self.api_key = api_key
+        self.connection = connection
+        self.lost = connection.lost
+        self.deadline_ms = deadline_ms
+        self.on_done = on_done
+
+
+def monotonic_ms() -> int:
+    return time.monotonic_ns() // 1_000_000
+
+
+def _release(pid: int, connections: dict[str, Connection], context: zmq.Context[zmq.Socket[bytes]]) -> None:
+    """Close sockets, then their context; in a forked child they are the parent's and left alone."""
+    if os.getpid() != pid:
+        return
+    for connection in connections.values():
+        connection.close()
+    connections.clear()
+    context.term()
+
+
+class Cluster:
+    """Requests to brokers by id, answered through callbacks from within `poll`.
+
+    Attributes:
+        version: The version of the metadata held, -1 before the first.
+        brokers: By id, those alive.
+        topics: By name, those of `interest` that exist.
+    """
+
+    def __init__(self, bootstrap: str, *, client_id: str = "", all_topics: bool = False) -> None:
+        self._bootstrap = bootstrap
+        self._client_id = client_id
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._context.set(zmq.MAX_SOCKETS, 4096)
+        self._connections: dict[str, Connection] = {}
+        # A client that is dropped without close(): its sockets go first, or the context would wait for them for ever.
+        self._release = weakref.finalize(self, _release, os.getpid(), self._connections, self._context)
+        self._by_broker: dict[int, Connection] = {}
+        self._under_way: dict[int, _UnderWay] = {}
+        self._ids = itertools.count(1)
+        self._machine = machine_id()
+        self._all_topics = all_topics
+        self._interest: set[str] = set()
+        self._auto_create: set[str] = set()
+        self._metadata_under_way = False
+        self._metadata_generation = 0
+        self._metadata_retry_ms = 0
+        self._known_version = -1
+        self.version = -1
+        self.cluster_id = ""
+        self.brokers: dict[int, BrokerMetadata] = {}
+        self.topics: dict[str, TopicMetadata] = {}
+        self.missing: set[str] = set()
+        self.on_metadata: Callable[[], None] | None = None
+        self._fds: dict[int, Connection] = {}
+        self._epoll = select.epoll()
+        self._unsure: dict[Connection, None] = {}  # sent to since they were polled: that can swallow an answer's signal
+        self._next_deadline_ms = 0
+        self.closed = False
+
+    # ---- requests ----------------------------------------------------------------------------------------------------
+
+    def send(
+        self,
+        broker_id: int,
+        body: Message,
+        on_done: OnDone | None,
+        *,
+        timeout_ms: int,
+        payload: Sequence[Buffer] = (),
+        now_ms: int | None = None,
+    ) -> bool:
+        """Send a request; `on_done` is called from a later `poll`. False: nothing was sent, there is no connection now.
+
+        Args:
+            broker_id: ANY_BROKER takes one that is connected.
+            on_done: None: no answer comes (acks 0).
+        """
+        connection = self._connection(broker_id)
+        if connection is None:
+            return False
+        number = next(self._ids)
+        self._unsure[connection] = None
+        if not connection.send(encode_request(body, number, timeout_ms, self._client_id), payload):
+            return False
+        if on_done is not None:
+            deadline_ms = (monotonic_ms() if now_ms is None else now_ms) + timeout_ms
+            self._under_way[number] = _UnderWay(api_key_of(body), connection, deadline_ms, on_done)
+            self._next_deadline_ms = min(self._next_deadline_ms, deadline_ms)
+        return True
+
+    def call(self, broker_id: int, body: Message, *, timeout_ms: int) -> Any:
+        """Send a request and wait for its body, asking again while there is no connection.
+
+        Raises:
+            RemoteError: the broker refused.
+            RequestTimedOut: no answer in time; the outcome is unknown.
+            TransportError: the broker went away meanwhile; the outcome is unknown.
+        """
+        deadline_ms = monotonic_ms() + timeout_ms
+        outcome: list[Answered] = []
+        sent = False
+        while not outcome:
+            left_ms = deadline_ms - monotonic_ms()
+            if left_ms <= 0:
+                raise RequestTimedOut(f"no answer to {type(body).__name__} within {timeout_ms} ms")
+            if not sent:
+                sent = self.send(broker_id, body, outcome.append, timeout_ms=left_ms)
+            self.poll()
+            if not outcome:
+                self.wait(min(left_ms, 50 if sent else 5))
+        if outcome[0].error is not None:
+            raise outcome[0].error
+        return outcome[0].body
+
+    def poll(self, now_ms: int | None = None) -> None:
+        """Take all answers that have come and call their `on_done`; give up on what is overdue or lost."""
+        if now_ms is None:
+            now_ms = monotonic_ms()
+        for connection, watch in self._to_poll():
+            lost = connection.lost
+            for response in connection.poll(watch=watch):
+                waiting = self._under_way.pop(response.correlation_id, None)
+                if waiting is None:
+                    continue
+                try:
+                    body = decode_body(response, waiting.api_key)
+                except ForebayError as error:
+                    waiting.on_done(Answered(None, (), error))
+                    continue
+                waiting.on_done(Answered(body, response.payload, None))
+            if connection.lost != lost:
+                self._give_up(lambda waiting, gone=connection: waiting.connection is gone and waiting.lost != gone.lost)  # type: ignore[misc]
+        if now_ms >= self._next_deadline_ms:
+            self._give_up(lambda waiting: waiting.deadline_ms <= now_ms)
+            self._next_deadline_ms = min(
+                (waiting.deadline_ms for waiting in self._under_way.values()), default=now_ms + 60_000
+            )
+        self._keep_metadata(now_ms)
+
+    def _to_poll(self) -> list[tuple[Connection, bool]]:
+        """Return the connections that may have something, and whether it may be news of their broker."""
+        unsure, self._unsure = self._unsure, {}
+        readable = {self._fds[fd] for fd, _ in self._epoll.poll(0)}
+        return [(connection, True) for connection in readable] + [
+            (connection, False) for connection in unsure if connection not in readable
+        ]
+
+    def _give_up(self, hopeless: Callable[[_UnderWay], bool]) -> None:
+        for number in [number for number, waiting in self._under_way.items() if hopeless(waiting)]:
+            waiting = self._under_way.pop(number, None)
+            if waiting is None:
+                continue
+            error: TransportError
+            if waiting.lost != waiting.connection.lost:
+                error = TransportError(f"connection to {waiting.connection.endpoint} lost; the outcome is unknown")
+            else:
+                error = RequestTimedOut("no answer in time; the outcome is unknown")
+            waiting.on_done(Answered(None, (), error))
+
+    # ---- waiting -----------------------------------------------------------------------------------------------------
+
+    def fds(self) -> list[int]:
+        """Descriptors to wait on; after one is readable, and after each send, call `poll`."""
+        return list(self._fds)
+
+    def wait(self, timeout_ms: int) -> bool:
+        """Sleep until an answer may have come or the time is over; `poll` found nothing before. Thread: any."""
+        return bool(self._epoll.poll(max(0, timeout_ms) / 1000))
+
+    def deadline_ms(self) -> int:
+        """Return when `poll` is due at the latest."""
+        due = self._next_deadline_ms
+        if not self._metadata_under_way:
+            due = min(due, self._metadata_retry_ms)
+        return due
+
+    # ---- metadata ----------------------------------------------------------------------------------------------------
+
+    def want(self, topics: Iterable[str], *, auto_create: bool = False) -> None:
+        """Keep metadata of these topics as well from now on."""
+        new = set(topics) - self._interest
+        if not new:
+            return
+        self._interest |= new
+        if auto_create:
+            self._auto_create |= new
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Ask for metadata at the next `poll`, without waiting for a newer version."""
+        self._known_version = -1
+        self._metadata_under_way = False
+        self._metadata_generation += 1
+        self._metadata_retry_ms = 0
+
+    def wait_for_newer(self, now_ms: int) -> None:
+        """Ask again soon: somebody's answer proved the metadata held here old."""
+        if self._known_version != -1:
+            self.refresh()
+            self._metadata_retry_ms = now_ms + RETRY_MS
+
+    def _keep_metadata(self, now_ms: int) -> None:
+        if self._metadata_under_way or now_ms < self._metadata_retry_ms or self.closed:
+            return
+        names = None if self._all_topics else sorted(self._interest)
+        wait_ms = METADATA_WAIT_MS if self._known_version >= 0 else 0
+        create = bool(self._auto_create & (self._interest - self.topics.keys()))
+        body = MetadataRequest(names, self._known_version, create, wait_ms)
+        timeout_ms = wait_ms + (
+            METADATA_GRACE_MS if wait_ms else CREATION_TIMEOUT_MS if create else BOOTSTRAP_TIMEOUT_MS
+        )
+        generation = self._metadata_generation
+
+        def on_done(answered: Answered) -> None:
+            if generation == self._metadata_generation:
+                self._take_metadata(answered)
+
+        if self.send(ANY_BROKER, body, on_done, timeout_ms=timeout_ms, now_ms=now_ms):
+            self._metadata_under_way = True
+        else:
+            self._metadata_retry_ms = now_ms + RETRY_MS
+
+    def _take_metadata(self, answered: Answered) -> None:
+        self._metadata_under_way = False
+        if answered.error is not None:
+            self._metadata_retry_ms = monotonic_ms() + RETRY_MS
+            return
+        body: MetadataResponse = answered.body
+        if self.cluster_id and body.cluster_id != self.cluster_id:
+            raise ProtocolError(
+                f"{self._bootstrap} is now cluster {body.cluster_id}; this client knows {self.cluster_id}"
+            )
+        self.cluster_id = body.cluster_id
+        self._known_version = body.version
+        if body.version < self.version:
+            return  # another broker, that has not heard yet what we know
+        self.version = body.version
+        self.brokers = {broker.broker_id: broker for broker in body.brokers}
+        self._by_broker.clear()
+        self.topics = {topic.name: topic for topic in body.topics if topic.error_code == 0}
+        self.missing = {topic.name for topic in body.topics if topic.error_code}
+        if self._auto_create & self.missing:
+            self._known_version = -1
+            self._metadata_retry_ms = monotonic_ms() + RETRY_MS
+        if self.on_metadata is not None:
+            self.on_metadata()
+
+    # ---- connections -------------------------------------------------------------------------------------------------
+
+    def endpoint_of(self, broker: BrokerMetadata) -> str | None:
+        """Return the nearest endpoint: ipc on the same machine where we may use it, tcp otherwise."""
+        for endpoint in broker.endpoints:
+            if not endpoint.startswith("ipc://"):
+                return endpoint
+            if broker.machine == self._machine and os.access(endpoint.removeprefix("ipc://"), os.W_OK):
+                return endpoint
+        return None
+
+    def is_local(self, broker: BrokerMetadata) -> bool:
+        """Tell whether the broker runs on this machine."""
+        return bool(broker.machine == self._machine)
+
+    def _connection(self, broker_id: int) -> Connection | None:
+        if broker_id != ANY_BROKER:
+            connection = self._by_broker.get(broker_id)
+            if (
+                connection is None
+                and (broker := self.brokers.get(broker_id))
+                and (endpoint := self.endpoint_of(broker))
+            ):
+                connection = self._by_broker[broker_id] = self._open(endpoint)
+            return connection
+        known = [self.endpoint_of(broker) for broker in self.brokers.values() if broker.alive]
+        endpoints = [endpoint for endpoint in known if endpoint] or bootstrap_endpoints(self._bootstrap)
+        for endpoint in endpoints:
+            self._open(endpoint)
+        connected = [self._connections[endpoint] for endpoint in endpoints if self._connections[endpoint].connected]
+        return random.choice(connected) if connected else None
+
+    def _open(self, endpoint: str) -> Connection:
+        connection = self._connections.get(endpoint)
+        if connection is None:
+            connection = self._connections[endpoint] = Connection(self._context, endpoint)
+            self._unsure[connection] = None
+            for fd in connection.fds:
+                self._fds[fd] = connection
+                self._epoll.register(fd, select.EPOLLIN)
+        return connection
+
+    def close(self) -> None:
+        """Close all sockets; what is under way is not answered."""
+        self.closed = True
+        self._under_way.clear()
+        self._release()
+        self._epoll.close()

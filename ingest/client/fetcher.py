@@ -1,0 +1,406 @@
+"""Fetching for a consumer: from the mapped segments where the leader is on this machine, over ZeroMQ otherwise.
+
+Both ways give the same columns in the same order. Locally a Fetch that asks for no bytes is the doorbell: its answer
+brings marks and epoch, so no wake-up is lost and a dead leader is noticed. One Fetch is under way per broker.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ingest.client.cluster import Answered, Cluster, monotonic_ms
+from ingest.client.offsets import Found, look_up
+from ingest.client.positions import Position, Reset, TopicPartition, reset_timestamp
+from ingest.errors import CorruptBatch, ForebayError, LogTruncation, RemoteError, StorageError, UnsupportedFormat
+from ingest.log.reader import LocalLog, LogMoved
+from ingest.records.batch import Columns, decode_batch
+from ingest.records.header import BatchHeader, decode_header, verify_batch
+from ingest.wire.codes import ErrorCode, error_from_code
+from ingest.wire.messages import (
+    LATEST_TIMESTAMP,
+    FetchedPartition,
+    FetchPartition,
+    FetchRequest,
+    PartitionMetadata,
+)
+
+RETRY_MS = 20
+LOOK_UP_TIMEOUT_MS = 5_000
+FETCH_GRACE_MS = 5_000
+_REFRESH = frozenset(
+    {
+        ErrorCode.UNKNOWN_TOPIC_OR_PARTITION,
+        ErrorCode.NOT_LEADER_OR_FOLLOWER,
+        ErrorCode.FENCED_LEADER_EPOCH,
+        ErrorCode.UNKNOWN_LEADER_EPOCH,
+        ErrorCode.UNKNOWN_TOPIC_ID,
+        ErrorCode.LEADER_NOT_AVAILABLE,
+        ErrorCode.OFFSET_NOT_AVAILABLE,
+    }
+)
+
+
+class _Fault(NamedTuple):
+    """An error in its place among the batches; behind it `position` goes on at `next_offset`, -1: where reset says."""
+
+    error: ForebayError
+    position: Position | None = None
+    next_offset: int = -1
+
+
+class Fetcher:
+    """Keep a consumer's buffer filled. Thread: the consumer's.
+
+    Args:
+        local: Map segments of leaders on this machine; False always fetches.
+        fetch_bytes: What one answer may hold over ZeroMQ, and one read of a map.
+    """
+
+    def __init__(
+        self, cluster: Cluster, *, reset: Reset, local: bool, fetch_bytes: int, min_bytes: int, max_wait_ms: int
+    ) -> None:
+        self._cluster = cluster
+        self._reset = reset
+        self._local = local
+        self._fetch_bytes = fetch_bytes
+        self._min_bytes = min_bytes
+        self._max_wait_ms = max_wait_ms
+        self._fetching: set[int] = set()
+        self._retry_at_ms: dict[int, int] = {}
+        self._logs: dict[TopicPartition, LocalLog] = {}
+        self._turn = 0
+        self.positions: dict[TopicPartition, Position] = {}
+        self.buffer: deque[Columns | _Fault] = deque()
+        self.buffered_bytes = 0
+        self._dtypes: dict[str, Any] = {}
+
+    # ---- the partitions ----------------------------------------------------------------------------------------------
+
+    def assign(self, names: Iterable[TopicPartition]) -> None:
+        """Read these partitions from now on, keeping the positions of those read already."""
+        wanted = list(dict.fromkeys(names))
+        for name in self.positions.keys() - set(wanted):
+            self._drop(name)
+        for name in wanted:
+            if name not in self.positions:
+                self.positions[name] = Position(name, reset_timestamp(self._reset))
+        self._cluster.want({name.topic for name in wanted})
+        self.on_metadata()
+
+    def _drop(self, name: TopicPartition) -> None:
+        del self.positions[name]
+        self._close_log(name)
+        self.void(name)
+
+    def void(self, name: TopicPartition) -> None:
+        """Forget what is buffered for a partition."""
+        kept = [item for item in self.buffer if _name(item) != name]
+        self.buffer = deque(kept)
+        self.buffered_bytes = sum(_size(item) for item in kept if isinstance(item, Columns))
+
+    def on_metadata(self) -> None:
+        """Follow the leaders that metadata names now."""
+        for name, position in self.positions.items():
+            topic = self._cluster.topics.get(name.topic)
+            if topic is None:
+                continue
+            for item in topic.partitions:
+                if item.partition == name.partition and position.lead_by(
+                    topic.topic_id, item.leader, item.leader_epoch
+                ):
+                    self._close_log(name)
+                    self._retry_at_ms.pop(item.leader, None)
+            dtype = topic.configs.get("value.dtype", "")
+            self._dtypes[name.topic] = np.dtype(dtype) if dtype else None
+
+    # ---- filling the buffer ------------------------------------------------------------------------------------------
+
+    def fill(self) -> None:
+        """Do what can be done without waiting: look up positions, read maps, ask brokers."""
+        now_ms = monotonic_ms()
+        self._look_up(now_ms)
+        if self.buffered_bytes >= 2 * self._fetch_bytes:
+            return  # one answer to hand out, one on its way
+        by_leader: dict[int, list[Position]] = {}
+        for position in self.positions.values():
+            if position.fetch_offset >= 0 and position.leader >= 0 and not position.paused:
+                by_leader.setdefault(position.leader, []).append(position)
+        for leader, positions in by_leader.items():
+            if self._is_local(leader) and not any(position.read_remotely for position in positions):
+                if not self._read_maps(positions):
+                    self._ask(leader, positions, now_ms, doorbell=True)
+            else:
+                self._ask(leader, positions, now_ms, doorbell=False)
+
+    def _is_local(self, leader: int) -> bool:
+        broker = self._cluster.brokers.get(leader)
+        return self._local and broker is not None and self._cluster.is_local(broker)
+
+    def _look_up(self, now_ms: int) -> None:
+        """Ask leaders where positions that are only a time are."""
+        for position in self.positions.values():
+            unknown = position.offset < 0 and not position.asking and position.leader >= 0
+            if unknown and self._retry_at_ms.get(position.leader, 0) <= now_ms:
+                self._look_up_one(position)
+
+    def _look_up_one(self, position: Position) -> None:
+        generation = position.generation
+
+        def on_found(found: Found | ForebayError) -> None:
+            if position.generation != generation:
+                return
+            position.asking = False
+            if isinstance(found, ForebayError):
+                self._failed(position.leader, getattr(found, "code", 0))
+            elif found[0] >= 0:
+                position.offset = position.fetch_offset = found[0]
+            else:
+                position.timestamp_ms = LATEST_TIMESTAMP  # no record is that late: the end
+
+        leader = PartitionMetadata(position.name.partition, position.leader, position.leader_epoch, [], [])
+        position.asking = look_up(
+            self._cluster,
+            position.topic_id,
+            leader,
+            position.timestamp_ms,
+            on_found,
+            timeout_ms=LOOK_UP_TIMEOUT_MS,
+        )
+
+    def _failed(self, leader: int, code: int) -> None:
+        now_ms = monotonic_ms()
+        self._retry_at_ms[leader] = now_ms + RETRY_MS
+        if code in _REFRESH:
+            self._cluster.wait_for_newer(now_ms)
+
+    # ---- local -------------------------------------------------------------------------------------------------------
+
+    def _read_maps(self, positions: list[Position]) -> bool:
+        """Read what the maps hold; tell whether there was any."""
+        found = False
+        self._turn += 1
+        for index in range(len(positions)):
+            position = positions[(index + self._turn) % len(positions)]
+            if position.row < 0:
+                continue
+            try:
+                log = self._open_log(position)
+                batches = log.read(position.fetch_offset, max(1, self._fetch_bytes - self.buffered_bytes))
+            except (LogMoved, LogTruncation):  # what was lost, if anything, is for the leader to say
+                self._close_log(position.name)
+                position.row = -1
+                continue
+            except (CorruptBatch, StorageError, OSError):
+                self._close_log(position.name)
+                position.read_remotely = True  # the leader knows better, or may read what we may not
+                continue
+            for header, batch in batches:
+                if position.contradicts(header.base_offset, header.leader_epoch):
+                    self._close_log(position.name)
+                    position.read_remotely = True
+                    break
+                self._take(position, header, batch)
+                found = True
+            if self.buffered_bytes >= self._fetch_bytes:
+                break
+        return found
+
+    def _open_log(self, position: Position) -> LocalLog:
+        log = self._logs.get(position.name)
+        if log is None:
+            broker = self._cluster.brokers[position.leader]
+            log = self._logs[position.name] = LocalLog(
+                Path(broker.log_dir),
+                Path(broker.page_path),
+                position.row,
+                position.topic_id,
+                position.name.partition,
+                leader_epoch=position.leader_epoch,
+            )
+        return log
+
+    def _close_log(self, name: TopicPartition) -> None:
+        log = self._logs.pop(name, None)
+        if log is not None:
+            log.close()
+
+    # ---- over ZeroMQ -------------------------------------------------------------------------------------------------
+
+    def _ask(self, leader: int, positions: list[Position], now_ms: int, *, doorbell: bool) -> None:
+        if leader in self._fetching or self._retry_at_ms.get(leader, 0) > now_ms:
+            return
+        self._turn += 1
+        turn = self._turn % len(positions)
+        positions = positions[turn:] + positions[:turn]
+        max_bytes = 0 if doorbell else self._fetch_bytes
+        wait_ms = 0 if any(p.row < 0 for p in positions) else self._max_wait_ms
+        items = [
+            FetchPartition(p.topic_id, p.name.partition, p.fetch_offset, max_bytes, p.leader_epoch, p.fetch_epoch)
+            for p in positions
+        ]
+        asked = [(p, p.generation, p.fetch_offset, p.leader, p.leader_epoch) for p in positions]
+
+        def on_done(answered: Answered) -> None:
+            self._fetching.discard(leader)
+            if answered.error is not None:
+                self._failed(leader, getattr(answered.error, "code", 0))
+                return
+            for (position, *then), item in zip(asked, answered.body.partitions, strict=False):
+                now = [position.generation, position.fetch_offset, position.leader, position.leader_epoch]
+                if now == then:  # a leader of another epoch vouches for nothing
+                    self._fetched(leader, position, item, answered.payload)
+
+        body = FetchRequest(wait_ms, self._min_bytes, max_bytes, items)
+        if self._cluster.send(leader, body, on_done, timeout_ms=wait_ms + FETCH_GRACE_MS, now_ms=now_ms):
+            self._fetching.add(leader)
+
+    def _fetched(self, leader: int, position: Position, item: FetchedPartition, payload: Any) -> None:
+        code = item.error_code
+        if code == ErrorCode.OFFSET_OUT_OF_RANGE:
+            self._out_of_range(position, item)
+            return
+        if code == ErrorCode.CORRUPT_MESSAGE and item.next_offset > position.fetch_offset:
+            name = position.name
+            text = (
+                f"{name.topic}-{name.partition}: records {position.fetch_offset}..{item.next_offset - 1} "
+                "are corrupt on disk and set aside; reading goes on behind them"
+            )
+            position.fetch_offset, position.fetch_epoch = item.next_offset, -1
+            self.buffer.append(_Fault(CorruptBatch(text), position, position.fetch_offset))
+            return
+        if code:
+            self._failed(leader, code)
+            if not error_from_code(code).retriable:
+                self.buffer.append(_Fault(error_from_code(code, f"fetch of {position.name}")))
+            return
+        if item.diverging_end_offset >= 0:
+            self._diverged(position, min(item.diverging_end_offset, position.fetch_offset))
+            return
+        position.high_watermark = item.high_watermark
+        position.log_start = item.log_start_offset
+        position.row = item.row
+        if item.frame >= 0:
+            self._decode(position, memoryview(payload[item.frame]))
+
+    def _out_of_range(self, position: Position, item: FetchedPartition) -> None:
+        """The leader, its epoch verified, has no such offset."""
+        name, offset = position.name, position.fetch_offset
+        if self._reset is Reset.NONE:
+            text = (
+                f"OFFSET_OUT_OF_RANGE: {name.topic}-{name.partition} has "
+                f"{item.log_start_offset}..{item.high_watermark}, not {offset}; seek() to go on"
+            )
+            self.buffer.append(_Fault(RemoteError(text, code=int(ErrorCode.OFFSET_OUT_OF_RANGE))))
+            position.paused = True
+            return
+        if offset > item.high_watermark >= 0:
+            text = f"{name.topic}-{name.partition}: the log ends at {item.high_watermark}, before {offset}"
+            self._truncated(position, text)
+            return
+        position.seek_to_timestamp(reset_timestamp(self._reset))
+
+    def _diverged(self, position: Position, end_offset: int) -> None:
+        name, offset = position.name, position.fetch_offset
+        self._truncated(
+            position,
+            f"{name.topic}-{name.partition}: the log diverged at {end_offset}, before {offset}: it was cut there and "
+            "holds other records now than those that were read",
+        )
+
+    def _truncated(self, position: Position, text: str) -> None:
+        """Tell, behind what is buffered, that records are gone; then go where reset says."""
+        position.stop()
+        self.buffer.append(_Fault(LogTruncation(text), position))
+
+    def _decode(self, position: Position, data: memoryview) -> None:
+        at = 0
+        while at < data.nbytes:
+            try:
+                header = decode_header(data, at)
+                batch = data[at : at + header.size]
+                verify_batch(batch, header)
+            except CorruptBatch as error:  # the leader checked it: it was harmed on its way, ask again
+                self.buffer.append(_Fault(error))
+                return
+            self._take(position, header, batch)
+            at += header.padded_size
+
+    def _take(self, position: Position, header: BatchHeader, batch: memoryview) -> None:
+        """Buffer one verified batch, without the records below the position; go on behind one nobody can decode."""
+        name, start = position.name, position.fetch_offset
+        position.fetch_offset, position.fetch_epoch = header.next_offset, header.leader_epoch
+        try:
+            columns = decode_batch(batch, *name, header, self._dtypes[name.topic])
+        except (CorruptBatch, UnsupportedFormat) as error:
+            text = f"{name.topic}-{name.partition}: records {header.base_offset}..{header.last_offset}: {error}"
+            self.buffer.append(
+                _Fault(CorruptBatch(f"{text}; reading goes on behind them"), position, header.next_offset)
+            )
+            return
+        if columns.base_offset < start:
+            columns = columns[int(np.searchsorted(columns.offsets, start)) :]
+        self.buffer.append(columns)
+        self.buffered_bytes += _size(columns)
+
+    def pop(self) -> Columns | None:
+        """Hand out the next buffered batch and move its position; None: there is none before the next error."""
+        while self.buffer and not isinstance(self.buffer[0], _Fault):
+            columns = self.buffer.popleft()
+            assert isinstance(columns, Columns)
+            self.buffered_bytes -= _size(columns)
+            position = self.positions[TopicPartition(columns.topic, columns.partition)]
+            position.offset, position.epoch = columns.next_offset, columns.leader_epoch
+            position.high_watermark = max(position.high_watermark, columns.next_offset)
+            if len(columns):
+                return columns
+        return None
+
+    def raise_fault(self) -> None:
+        """Raise the error that is next in order, if one is, and move the position behind what it tells of.
+
+        Raises:
+            ForebayError: corrupt records, a truncated log, a refusal for good.
+        """
+        if self.buffer and isinstance(self.buffer[0], _Fault):
+            fault = self.buffer.popleft()
+            assert isinstance(fault, _Fault)
+            position = fault.position
+            if position is not None and fault.next_offset < 0:
+                self._reset_position(position)
+            elif position is not None and position.offset >= 0:
+                position.offset, position.epoch = fault.next_offset, -1
+            raise fault.error
+
+    def _reset_position(self, position: Position) -> None:
+        if self._reset is Reset.NONE:
+            position.seek(position.offset, position.epoch)  # it is told again, until the caller seeks
+        else:
+            position.seek_to_timestamp(reset_timestamp(self._reset))
+
+    def put_back(self, columns: Columns) -> None:
+        """Take back records that were popped and not wanted now."""
+        self.buffer.appendleft(columns)
+        self.buffered_bytes += _size(columns)
+        position = self.positions[TopicPartition(columns.topic, columns.partition)]
+        position.offset = int(columns.offsets[0])
+
+    def close(self) -> None:
+        for name in list(self._logs):
+            self._close_log(name)
+
+
+def _name(item: Columns | _Fault) -> TopicPartition | None:
+    if isinstance(item, _Fault):
+        return None if item.position is None else item.position.name
+    return TopicPartition(item.topic, item.partition)
+
+
+def _size(columns: Columns) -> int:
+    values = columns.values
+    data = values if isinstance(values, np.ndarray) else values.data
+    return int(data.nbytes) + columns.keys.data.nbytes + 16 * len(columns)

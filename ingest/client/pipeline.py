@@ -1,0 +1,267 @@
+"""The producer's machinery without threads: the sender core, the cluster's sockets and the memory in between."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from ingest.client.batch import Delivery, ProducerBatch
+from ingest.client.cluster import ANY_BROKER, Answered, Cluster, monotonic_ms
+from ingest.client.partition_queue import PartitionQueue
+from ingest.client.producer_topic import HeldRecord, ProducerTopic, add_extras
+from ingest.client.sender import (
+    Effect,
+    NeedProducerId,
+    RefreshMetadata,
+    Resolved,
+    Sender,
+    SendProduce,
+)
+from ingest.errors import ForebayError, RequestTimedOut
+from ingest.wire.codes import ErrorCode, error_from_code
+from ingest.wire.messages import InitProducerIdRequest, ProducedPartition, ProducePartition, ProduceRequest
+
+log = logging.getLogger("forebay.producer")
+
+REQUEST_TIMEOUT_MS = 30_000
+PRODUCER_ID_TIMEOUT_MS = 2_000
+
+
+class Pipeline:
+    """Batches on their way to the brokers. Thread: under the producer's lock.
+
+    Attributes:
+        free_bytes: What of buffer.memory is not reserved by batches and held records.
+        held_timeout_ms: How long a record is held whose topic is not known.
+        resolved: Batches whose callbacks are to be called, outside the lock.
+    """
+
+    def __init__(
+        self, cluster: Cluster, sender: Sender, *, acks: int, buffer_memory: int, held_timeout_ms: int
+    ) -> None:
+        self.cluster = cluster
+        self.sender = sender
+        self.topics: dict[str, ProducerTopic] = {}
+        self.free_bytes = buffer_memory
+        self.resolved: list[ProducerBatch] = []
+        self.records_total = 0
+        self.batches_total = 0
+        self.batch_bytes_total = 0
+        self._acks = acks
+        self.held_timeout_ms = held_timeout_ms
+        self._held = 0
+        self.owner: object = None
+        cluster.on_metadata = self._on_metadata
+
+    @property
+    def idle(self) -> bool:
+        """Nothing is gathered, held, waiting or under way."""
+        return self.sender.idle and not self._held
+
+    # ---- batches and memory ------------------------------------------------------------------------------------------
+
+    def open_batch(self, topic: ProducerTopic, queue: PartitionQueue, size: int) -> ProducerBatch:
+        """End the queue's open batch, if any, and begin another with memory for `size` bytes reserved.
+
+        Raises:
+            RemoteError: no batch of the topic can hold that.
+        """
+        topic.check_size(size)
+        self.close_batch(topic, queue)
+        batch = ProducerBatch(queue, monotonic_ms(), self.owner)
+        self.reserve(batch, max(size, queue.limit))
+        queue.open = batch
+        self.sender.activate(queue)
+        return batch
+
+    def close_batch(self, topic: ProducerTopic, queue: PartitionQueue) -> None:
+        """End the queue's open batch, if any: it waits to be sent; what it did not use of its memory is free."""
+        batch = queue.close_open()
+        if batch is not None:
+            self.reserve(batch, batch.size)
+            topic.turn_sticky()
+
+    def drop_half_record(self, batch: ProducerBatch) -> None:
+        """After an interruption in `send`: take back what was added of a record, and the batch if it holds no other."""
+        queue: PartitionQueue = batch.queue
+        if queue.open is batch:
+            batch.drop_half_record()
+            if not batch.timestamps:
+                queue.open = None
+                self.reserve(batch, 0)
+                self.sender.rest(queue)
+
+    def reserve(self, batch: ProducerBatch, size: int) -> None:
+        """Let a batch hold `size` bytes of buffer.memory."""
+        self.free_bytes -= size - batch.reserved
+        batch.reserved = size
+
+    def hold(self, topic: ProducerTopic, record: HeldRecord, size: int) -> None:
+        """Keep a record until its topic is known."""
+        batch = record.delivery.batch
+        batch.size = size
+        self.reserve(batch, size)
+        topic.held.append(record)
+        self._held += 1
+
+    def release(self, topic: ProducerTopic) -> None:
+        """Give the records that waited for the topic to their batches."""
+        held, topic.held = topic.held, []
+        self._held -= len(held)
+        for record in held:
+            delivery = record.delivery
+            size = delivery.batch.size
+            try:
+                queue = topic.choose(record.key) if record.partition is None else topic.queue_of(record.partition)
+                self.reserve(delivery.batch, 0)
+                batch = queue.open
+                if batch is None or batch.size + size >= queue.limit:
+                    batch = self.open_batch(topic, queue, size)
+            except ForebayError as error:
+                self._fail_held(record, error)
+                continue
+            delivery.batch, delivery.index = batch, len(batch.timestamps)
+            batch.timestamps.append(record.timestamp_ms)
+            batch.keys.append(record.key)
+            batch.values.append(record.value)
+            batch.size += size
+            add_extras(batch, delivery, record.headers, record.on_delivery)
+
+    def _fail_held(self, record: HeldRecord, error: ForebayError) -> None:
+        batch = record.delivery.batch
+        self.reserve(batch, 0)
+        batch.error, batch.resolved = error, True
+        if record.on_delivery is not None:
+            batch.callbacks = [(record.on_delivery, record.delivery)]
+            self.resolved.append(batch)
+
+    def _expire_held(self, now_ms: int) -> None:
+        for topic in self.topics.values():
+            while topic.held and now_ms - topic.held[0].delivery.batch.created_ms >= self.held_timeout_ms:
+                record = topic.held.pop(0)
+                self._held -= 1
+                reason = "does not exist" if topic.name in self.cluster.missing else "is not known, no broker answers"
+                text = f"topic {topic.name} {reason} after {self.held_timeout_ms} ms; the record was never sent"
+                self._fail_held(record, RequestTimedOut(text))
+
+    # ---- the work ----------------------------------------------------------------------------------------------------
+
+    def pump(self, *, force: bool = False, busy: bool = False) -> None:
+        """Take answers, send what is due, give up on what is overdue; see `Sender.drain`."""
+        now_ms = monotonic_ms()
+        self.cluster.poll(now_ms)
+        if self.idle:
+            return
+        self._apply(self.sender.drain(now_ms, force=force, busy=busy), now_ms)
+        self._apply(self.sender.expire(now_ms), now_ms)
+        if self._held:
+            self._expire_held(now_ms)
+        self.cluster.poll(now_ms)  # a send may have swallowed the signal of an answer
+
+    def wait_ms(self) -> int:
+        """Return how long to sleep at most before the next `pump`."""
+        now_ms = monotonic_ms()
+        due = self.sender.next_ms(now_ms)
+        wait_ms = 5 if due is None else max(1, due - now_ms)
+        return max(0, min(wait_ms, self.cluster.deadline_ms() - now_ms, 5))
+
+    def fail_all(self, error: ForebayError) -> None:
+        """Fail everything that is not resolved."""
+        self._apply(self.sender.fail_all(error), 0)
+        for topic in self.topics.values():
+            held, topic.held = topic.held, []
+            self._held -= len(held)
+            for record in held:
+                self._fail_held(record, error)
+
+    def unresolved(self) -> list[Delivery]:
+        """Return a handle of every batch that is not final, and those of held records."""
+        held = [record.delivery for topic in self.topics.values() for record in topic.held]
+        return [Delivery(batch, 0) for batch in self.sender.unresolved()] + held
+
+    def _on_metadata(self) -> None:
+        for name, topic in self.topics.items():
+            known = self.cluster.topics.get(name)
+            if known is not None:
+                for queue in topic.update(known):
+                    text = f"partition {queue.partition} of {name} is gone: the topic was deleted and created anew"
+                    gone = error_from_code(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, text)
+                    self._apply(self.sender.retire(queue, gone), monotonic_ms())
+                if topic.held:
+                    self.release(topic)
+
+    def _apply(self, effects: Sequence[Effect], now_ms: int) -> None:
+        for effect in effects:
+            match effect:
+                case SendProduce():
+                    self._send_produce(effect, now_ms)
+                case Resolved(batch=batch):
+                    self.reserve(batch, 0)
+                    if batch.callbacks is not None:
+                        self.resolved.append(batch)
+                case RefreshMetadata():
+                    self.cluster.wait_for_newer(now_ms)
+                case NeedProducerId():
+                    self._ask_producer_id(effect, now_ms)
+
+    def _send_produce(self, effect: SendProduce, now_ms: int) -> None:
+        batches = effect.batches
+        partitions = []
+        for batch in batches:
+            self.reserve(batch, batch.size)
+            queue: PartitionQueue = batch.queue
+            partitions.append(ProducePartition(queue.topic_id, queue.partition, queue.leader_epoch))
+
+        def on_done(answered: Answered) -> None:
+            now = monotonic_ms()
+            if answered.error is None:
+                self._apply(self.sender.on_produced(batches, answered.body.partitions, now), now)
+            else:
+                self._apply(self.sender.on_failed(batches, answered.error, now), now)
+
+        if not self.cluster.send(
+            effect.broker_id,
+            ProduceRequest(self._acks, partitions),
+            on_done if self._acks else None,
+            timeout_ms=REQUEST_TIMEOUT_MS,
+            payload=[batch.data for batch in batches],
+            now_ms=now_ms,
+        ):
+            self.sender.not_sent(batches, now_ms)
+            return
+        self.batches_total += len(batches)
+        for batch in batches:
+            self.records_total += batch.count
+            self.batch_bytes_total += len(batch.data)
+        if not self._acks:
+            self._apply(self.sender.on_produced(batches, [ProducedPartition(0)] * len(batches), now_ms), now_ms)
+
+    def _ask_producer_id(self, effect: NeedProducerId, now_ms: int) -> None:
+        def on_done(answered: Answered) -> None:
+            if answered.error is None:
+                self.sender.on_producer_id(answered.body.producer_id, answered.body.producer_epoch)
+            else:
+                self.sender.on_producer_id_failed()
+
+        body = InitProducerIdRequest(effect.producer_id, effect.producer_epoch)
+        if not self.cluster.send(ANY_BROKER, body, on_done, timeout_ms=PRODUCER_ID_TIMEOUT_MS, now_ms=now_ms):
+            self.sender.on_producer_id_failed()
+
+    def run_callbacks(self) -> None:
+        """Call the callbacks of resolved batches; one that raises is logged. Thread: any, without the lock."""
+        while self.resolved:
+            try:
+                batch = self.resolved.pop(0)
+            except IndexError:
+                return  # another thread took the last
+            callbacks, batch.callbacks = batch.callbacks or (), None
+            for callback, delivery in callbacks:
+                try:
+                    callback(delivery)
+                except Exception:  # the outermost frame of somebody else's code: others wait for their callbacks
+                    log.exception("on_delivery raised")
+
+
+def placeholder(owner: object) -> Delivery:
+    """Return the handle of a record that is held until its topic is known."""
+    return Delivery(ProducerBatch(None, monotonic_ms(), owner), 0)

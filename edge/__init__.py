@@ -1,0 +1,1 @@
+"""Gateways, one folder a protocol."""

@@ -1,0 +1,58 @@
+"""The TLS side of the listener: TLS 1.2 and newer, certificates read again when their files change."""
+
+from __future__ import annotations
+
+import ssl
+from pathlib import Path
+
+from edge.mqtt.config import MqttConfig
+from ingest.errors import ConfigError
+
+
+class Certificates:
+    """Hold the server's TLS context. Thread: the gateway's loop."""
+
+    def __init__(self, config: MqttConfig) -> None:
+        self._cert, self._key = config.tls_cert_file, config.tls_key_file
+        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.context.minimum_version = ssl.TLSVersion.TLSv1_2
+        self._check_key_mode()
+        self._load()
+        if config.tls_client_ca_file:
+            try:
+                self.context.load_verify_locations(config.tls_client_ca_file)
+            except (OSError, ssl.SSLError) as error:
+                raise ConfigError(f"mqtt: tls_client_ca_file={config.tls_client_ca_file}: {error}") from None
+            self.context.verify_mode = ssl.CERT_REQUIRED
+        self._seen = self._stamp()
+
+    def reload(self) -> str:
+        """Read the files again if they changed; return what was wrong. New connections get the new certificate."""
+        stamp = self._stamp()
+        if stamp == self._seen:
+            return ""
+        self._seen = stamp
+        try:
+            self._load()
+        except ConfigError as error:
+            return str(error)
+        return ""
+
+    def _load(self) -> None:
+        try:
+            self.context.load_cert_chain(self._cert, self._key)
+        except (OSError, ssl.SSLError) as error:
+            raise ConfigError(f"mqtt: tls_cert_file={self._cert}, tls_key_file={self._key}: {error}") from None
+
+    def _check_key_mode(self) -> None:
+        try:
+            if Path(self._key).stat().st_mode & 0o077:
+                raise ConfigError(f"{self._key}: others can read it; chmod 600 {self._key}")
+        except OSError as error:
+            raise ConfigError(f"mqtt: tls_key_file={self._key}: {error.strerror}") from None
+
+    def _stamp(self) -> tuple[int, ...]:
+        try:
+            return tuple(Path(path).stat().st_mtime_ns for path in (self._cert, self._key))
+        except OSError:
+            return ()

@@ -1,0 +1,1 @@
+"""Everything that runs, watches and measures the appliance, and the one place that composes processes."""

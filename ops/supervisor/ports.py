@@ -1,0 +1,114 @@
+"""TCP ports: whether they can be had, checked before anything is started, and free ones where any will do."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Iterable
+
+import msgspec
+
+from ingest.errors import ConfigError
+
+FREE_TRIES = 20
+
+
+class Listener(msgspec.Struct, frozen=True):
+    """A port that is asked for.
+
+    Attributes:
+        name: Of the listener: mqtt, mqtts, http, tcp.
+        process: Whose it is.
+        port: 0: any free one; -1: none.
+        setting: What to set to have another.
+    """
+
+    name: str
+    process: str
+    host: str
+    port: int
+    setting: str
+
+
+def pick_ports(listeners: Iterable[Listener], running: dict[str, int], survivors: set[str]) -> dict[str, int]:
+    """Return the port of each listener.
+
+    Args:
+        running: The ports of an appliance that is taken over.
+        survivors: Names of its processes that live: what they listen on is not taken from us.
+    Raises:
+        ConfigError: a port is taken, or not ours to take.
+    """
+    ports: dict[str, int] = {}
+    for listener in listeners:
+        if listener.port < 0:
+            continue
+        before = running.get(listener.name) if listener.process in survivors else None
+        if before is not None and listener.port in (0, before):
+            ports[listener.name] = before
+        elif listener.port == 0:
+            ports[listener.name] = _free_port(listener.host, set(ports.values()))
+        else:
+            if listener.port in ports.values():
+                raise ConfigError(f"port {listener.port} is asked for twice; set {listener.setting}")
+            check_port(listener)
+            ports[listener.name] = listener.port
+    return ports
+
+
+def check_port(listener: Listener) -> None:
+    """Refuse a port that can't be listened on now.
+
+    Raises:
+        ConfigError: says why, who has it, and what to set.
+    """
+    try:
+        _bind(listener.host, listener.port).close()
+    except OSError as error:
+        what = f"{listener.name} port {listener.port} on {listener.host}"
+        if error.errno == errno.EADDRINUSE:
+            reason = f"is taken{_who_listens(listener.port)}"
+        elif error.errno == errno.EACCES:
+            reason = "needs root: it is below 1024"
+        else:
+            reason = f"can't be had: {error.strerror or error}"
+        raise ConfigError(f"{what} {reason}; set another with {listener.setting} (0 picks a free one)") from None
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    family, kind, protocol, _, address = socket.getaddrinfo(
+        host.strip("[]"), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    probe = socket.socket(family, kind, protocol)
+    try:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the listener will: TIME_WAIT is no obstacle
+        probe.bind(address)
+        probe.listen(1)
+    except OSError:
+        probe.close()
+        raise
+    return probe
+
+
+def _free_port(host: str, taken: set[int]) -> int:
+    for _ in range(FREE_TRIES):
+        with _bind(host, 0) as probe:
+            port: int = probe.getsockname()[1]
+        if port not in taken:
+            return port
+    raise ConfigError(f"no free port on {host}")
+
+
+def _who_listens(port: int) -> str:
+    """Name the program that listens, if we may know."""
+    import psutil
+
+    try:
+        for connection in psutil.net_connections("tcp"):
+            if connection.status != psutil.CONN_LISTEN or not connection.laddr or not connection.pid:
+                continue
+            if connection.laddr.port == port:
+                return f" by {psutil.Process(connection.pid).name()} ({connection.pid})"
+    except psutil.Error:
+        pass
+    return " by another program"

@@ -20,6 +20,12 @@ HOUR_S, YEAR_S = 3600, 365 * 86_400
 ACKNOWLEDGED_WITHIN_S = 3.0
 RETENTION_MS = 600_000
 
+# libfaketime 0.9.10 answers EINVAL to the sleep until a monotonic time that is Python's `time.sleep`.
+SLEEP_FOR_A_WHILE = """
+import select, time
+time.sleep = lambda seconds: select.select([], [], [], seconds)
+"""
+
 
 @pytest.fixture
 def clock(tmp_path: Path) -> Path:
@@ -32,7 +38,9 @@ def clock(tmp_path: Path) -> Path:
 @pytest.fixture
 def tree(tmp_path: Path, clock: Path) -> Iterator[ProcessTree]:
     tree = ProcessTree(tmp_path / "data", brokers=2)
+    (tmp_path / "sitecustomize.py").write_text(SLEEP_FOR_A_WHILE)
     tree.environment = {
+        "PYTHONPATH": str(tmp_path),
         "LD_PRELOAD": str(machine.faketime_library()),
         "FAKETIME_TIMESTAMP_FILE": str(clock),
         "FAKETIME_CACHE_DURATION": "1",

@@ -22,7 +22,7 @@ from ingest.client.producer_topic import OnDelivery, ProducerTopic, add_extras
 from ingest.client.record_headers import HeaderChecker
 from ingest.client.sender import Sender
 from ingest.client.timestamps import as_timestamps, check_timestamp
-from ingest.errors import BufferFull, ConfigError, ForkedHandle, RemoteError, RequestTimedOut, UsageError
+from ingest.errors import ConfigError, ForkedHandle, RequestTimedOut, UsageError
 from ingest.limits import KIB, MIB
 from ingest.records.compression import CODEC_NUMBERS
 from ingest.serializers import Serializer, serializer
@@ -53,7 +53,7 @@ class Producer:
 
     __slots__ = (
         "__weakref__", "_accumulator", "_acks", "_batch_size", "_bootstrap", "_buffer_memory", "_check_headers",
-        "_client_id", "_closed", "_codec", "_delivery_timeout_ms", "_driver", "_idempotent", "_linger_ms",
+        "_client_id", "_codec", "_delivery_timeout_ms", "_driver", "_idempotent", "_linger_ms",
         "_max_block_ms", "_partitioner", "_pipeline", "_serialize_key", "_serialize_value", "_serializes", "_topics",
     )  # fmt: skip
 
@@ -96,7 +96,6 @@ class Producer:
         self._serialize_value = serializer(value_serializer)
         self._serializes = not (self._serialize_key is None and self._serialize_value is None)
         self._partitioner = partitioner
-        self._closed = False
         self._start()
         survive_forks(self)
 
@@ -239,18 +238,7 @@ class Producer:
             headers, headers_size = self._check_headers(headers)
             share += headers_size
         with self._driver.turn():
-            state = self._topic(topic)
-            if state.queues:
-                return self._accumulator.add_run(state, values, key, headers, on_delivery, share)
-        taken: list[tuple[Delivery, int]] = []
-        for value in values:  # held one by one until the topic is known
-            try:
-                taken.append((self.send(topic, value, key, headers=headers, on_delivery=on_delivery), 1))
-            except (BufferFull, RemoteError):
-                if not taken:
-                    raise
-                break
-        return taken
+            return self._accumulator.add_run(self._topic(topic), values, key, headers, on_delivery, share)
 
     def send_arrays(
         self, topic: str, timestamps: Any = None, keys: Any = None, values: Any = None, *, partition: int | None = None
@@ -290,8 +278,7 @@ class Producer:
         return key, value
 
     def _topic(self, name: str) -> ProducerTopic:
-        if self._closed:
-            raise UsageError("the producer is closed")
+        self._driver.check_open()
         return self._accumulator.topic(name)
 
     # ---- waiting, and the end ----------------------------------------------------------------------------------------
@@ -336,12 +323,11 @@ class Producer:
         Raises:
             TimeoutError: records were left; their handles carry the error.
         """
-        if self._closed:
+        if self._driver.closing:
             return
-        self._closed = True
         try:
             self._driver.end_intake()
-            if not self._driver.attached and self._pipeline.sender.fenced is None:
+            if not self._driver.attached and not self._pipeline.cluster.closed:
                 self.flush(timeout)
         finally:
             self._driver.close(RequestTimedOut("the producer was closed; the outcome is unknown"))
@@ -354,7 +340,7 @@ class Producer:
 
     def after_fork(self) -> None:
         """In the child: forget the parent's sockets and records; the parent sends them."""
-        if self._closed:
+        if self._driver.closing:
             return
         error = ForkedHandle("this handle was made before fork(); ask the parent process")
         for delivery in self._pipeline.unresolved():

@@ -112,19 +112,24 @@ class Accumulator:
     ) -> list[tuple[Delivery, int]]:
         """Add records that share key and headers; `share` is what each takes beside its value. See `send_run`."""
         now_ms = time.time() * 1000.0
-        queue = topic.only or topic.choose(key)
         runs: list[tuple[Delivery, int]] = []
         at = 0
+        queue: PartitionQueue | None = None
         while at < len(values):
-            batch = queue.open
             size = share + len(values[at])
-            if batch is None or batch.size + size >= queue.limit:
-                try:
+            try:
+                if not topic.queues:
+                    runs.append((self.hold(topic, values[at], key, headers, None, now_ms, on_delivery, size), 1))
+                    at += 1
+                    continue
+                queue = queue or topic.only or topic.choose(key)
+                batch = queue.open
+                if batch is None or batch.size + size >= queue.limit:
                     batch = self.next_batch(topic, queue, size)
-                except (BufferFull, RemoteError):
-                    if runs:
-                        break
-                    raise
+            except (BufferFull, RemoteError):
+                if runs:
+                    break
+                raise
             end = at + 1
             room = queue.limit - batch.size
             while end < len(values) and size + share + len(values[end]) < room:

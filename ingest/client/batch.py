@@ -45,7 +45,6 @@ class ProducerBatch:
     """
 
     __slots__ = (
-        "append_time_ms",
         "attempted",
         "attempts",
         "base_offset",
@@ -90,7 +89,6 @@ class ProducerBatch:
         self.reason = ""
         self.resolved = False
         self.base_offset = -1
-        self.append_time_ms = -1
         self.error: ForebayError | None = None
 
     def fills_soon(self, limit: int, now_ms: int) -> bool:

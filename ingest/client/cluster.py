@@ -77,9 +77,13 @@ class Cluster:
         version: The version of the metadata held, -1 before the first.
         brokers: By id, those alive.
         topics: By name, those of `interest` that exist.
+
+    Raises:
+        ConfigError, ForeignDirectory: see `bootstrap_endpoints`.
     """
 
     def __init__(self, bootstrap: str, *, client_id: str = "", all_topics: bool = False) -> None:
+        bootstrap_endpoints(bootstrap)  # what can't be reached at all is said at once
         self._bootstrap = bootstrap
         self._client_id = client_id
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
@@ -108,7 +112,11 @@ class Cluster:
         self._epoll = select.epoll()
         self._unsure: dict[Connection, None] = {}  # sent to since they were polled: that can swallow an answer's signal
         self._next_deadline_ms = 0
-        self.closed = False
+
+    @property
+    def closed(self) -> bool:
+        """Whether its sockets are: by `close`, or because the interpreter ends."""
+        return not self._release.alive
 
     # ---- requests ----------------------------------------------------------------------------------------------------
 
@@ -342,7 +350,6 @@ class Cluster:
 
     def close(self) -> None:
         """Close all sockets; what is under way is not answered."""
-        self.closed = True
         self._under_way.clear()
         self._release()
         self._epoll.close()

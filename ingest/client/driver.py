@@ -15,7 +15,7 @@ from ingest.client.cluster import monotonic_ms
 from ingest.client.pipeline import Pipeline
 from ingest.client.producer_topic import ProducerTopic
 from ingest.client.sender import Sender
-from ingest.client.tender import BUSY_TICK_S, TICK_S, LoopDriver, Tender
+from ingest.client.tender import BUSY_TICK_S, LATER_MS, TICK_S, LoopDriver, Tender
 from ingest.errors import BufferFull, ForebayError, RequestTimedOut, UsageError
 
 if TYPE_CHECKING:
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 BUSY_GAP_MS = 0.2  # two records closer than this: the caller is busy, so gather instead of sending each
 PUMP_EVERY_MS = 1.0  # while the caller is busy
-LATER_S = 0.1
 LEAVE_S = 1.0
 TENDER_STAYS_MS = 50.0  # how long the tender goes on ticking after the last record before it sleeps
 
@@ -37,6 +36,7 @@ class Driver:
     Attributes:
         acquire, release: The lock's. It is an RLock for one reason: `owned` tells a signal handler, or a partitioner,
             that it runs within a call of the same thread, where waiting for a turn would never end.
+        closing: No more records are taken.
         pump_at_ms: When the next `send` is to look after the pipeline; monotonic.
         wall_ahead_ms: The wall clock less the monotonic one, as of the last pump.
     """
@@ -44,8 +44,6 @@ class Driver:
     __slots__ = (
         "__weakref__",
         "_busy",
-        "_closed",
-        "_closing",
         "_leave",
         "_lock",
         "_loop",
@@ -55,6 +53,7 @@ class Driver:
         "_waiters",
         "acquire",
         "buffer_memory",
+        "closing",
         "owned",
         "pipeline",
         "pump_at_ms",
@@ -78,8 +77,7 @@ class Driver:
         self._tended = False
         self._waiters = 0
         self._busy = False
-        self._closing = False
-        self._closed = False
+        self.closing = False
         self.pump_at_ms = 0.0
         self.wall_ahead_ms = 0.0
 
@@ -111,8 +109,12 @@ class Driver:
             self._tended = True
             self._tender.wake()
         self._busy = self.pipeline.sender.gathered(2)
-        self.pump(busy=self._busy)
-        self._rest_ms(PUMP_EVERY_MS if self._busy else BUSY_GAP_MS)
+        try:
+            self.pump(busy=self._busy)
+        except ForebayError:  # no appliance there, say: the records are taken all the same, and whoever waits is told
+            self._rest_ms(LATER_MS)
+        else:
+            self._rest_ms(PUMP_EVERY_MS if self._busy else BUSY_GAP_MS)
 
     def pump_busy(self) -> None:
         """Pump for a caller who has filled a batch."""
@@ -126,24 +128,32 @@ class Driver:
 
     def pump(self, *, force: bool = False, busy: bool = False) -> None:
         """Take answers and send what is due; see `Sender.drain`."""
-        if self._closed:
+        if self.pipeline.cluster.closed:
             raise UsageError("the producer is closed")
-        now_ms = _now_s() * 1000.0
-        self.wall_ahead_ms = time.time() * 1000.0 - now_ms
+        self.wall_ahead_ms = (time.time() - _now_s()) * 1000.0
+        self.pipeline.pump(force=force, busy=busy)
+
+    def check_open(self) -> None:
+        """Refuse records that could never be sent.
+
+        Raises:
+            UsageError: the producer is closed, or being closed.
+            Fenced: another producer took its place.
+        """
+        if self.closing:
+            raise UsageError("the producer is closed")
         if self.pipeline.sender.fenced is not None:
             raise self.pipeline.sender.fenced
-        self.pipeline.pump(force=force, busy=busy)
 
     def make_room(self, size: int) -> bool:
         """Wait until `size` bytes of buffer.memory are free; tell whether others had their turns meanwhile.
 
         Raises:
             BufferFull: not within `max_block_ms`.
-            UsageError: the producer is being closed.
+            UsageError, Fenced: see `check_open`.
         """
         pipeline = self.pipeline
-        if self._closing:
-            raise UsageError("the producer is closed")
+        self.check_open()
         if size <= pipeline.free_bytes:
             return False
         if size > self.buffer_memory:
@@ -228,12 +238,12 @@ class Driver:
         if not self.acquire(False):
             return BUSY_TICK_S  # a caller is at it
         try:
-            if self._closed:
+            if self.pipeline.cluster.closed:
                 return 0.0
             try:
                 self.pipeline.pump()
             except ForebayError:
-                return LATER_S  # no appliance there, say: the caller is told by the next call that waits
+                return LATER_MS / 1000  # no appliance there, say: the caller is told by the next call that waits
             if self.pipeline.idle and late_ms > TENDER_STAYS_MS:
                 self._tended = False
                 self._tender.sleep()
@@ -246,7 +256,7 @@ class Driver:
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
         """Let an asyncio loop drive from now on."""
         self.pump_at_ms = 0.0  # each record asks for a pump at the end of its tick
-        self._loop = LoopDriver(loop, self.pipeline)
+        self._loop = LoopDriver(loop, self.pipeline, self._lock)
 
     def flush(self, timeout: float | None) -> None:
         """Wait for what is not final now; what others send meanwhile is not waited for."""
@@ -263,7 +273,7 @@ class Driver:
     def end_intake(self) -> None:
         """Take no more records."""
         with self.turn():
-            self._closing = True
+            self.closing = True
             for topic in self.pipeline.topics.values():
                 for queue in topic.queues:
                     self.pipeline.close_batch(topic, queue)  # so that each later record asks for a batch, in vain
@@ -271,7 +281,6 @@ class Driver:
     def close(self, error: ForebayError) -> None:
         """Fail what is not resolved and close the sockets."""
         with self.turn():
-            self._closed = True
             self.pipeline.fail_all(error)
             if self._loop is not None:
                 self._loop.close()
@@ -286,10 +295,14 @@ def _leave(pid: int, sender: Sender, topics: dict[str, ProducerTopic], tender: T
     if os.getpid() != pid:
         return
     tender.close()
+    tender.join(LEAVE_S)
     if not lock.acquire(timeout=LEAVE_S):
-        return
-    left = sum(len(batch.timestamps) for batch in sender.unresolved())
-    left += sum(len(topic.held) for topic in topics.values())
+        return  # another thread is in a call
+    try:
+        left = sum(len(batch.timestamps) for batch in sender.unresolved())
+        left += sum(len(topic.held) for topic in topics.values())
+    finally:
+        lock.release()
     if left:
         log.warning("a producer ends without close(): %d records are not acknowledged, and some were never sent", left)
 

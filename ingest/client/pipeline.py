@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Sequence
 
 from ingest.client.batch import Delivery, ProducerBatch
@@ -50,6 +51,7 @@ class Pipeline:
         self._acks = acks
         self.held_timeout_ms = held_timeout_ms
         self._held = 0
+        self._calling_back: set[int] = set()  # threads
         self.owner: object = None
         cluster.on_metadata = self._on_metadata
 
@@ -249,17 +251,25 @@ class Pipeline:
 
     def run_callbacks(self) -> None:
         """Call the callbacks of resolved batches; one that raises is logged. Thread: any, without the lock."""
-        while self.resolved:
+        me = threading.get_ident()
+        if me in self._calling_back:
+            return  # a callback that sends: the loop it was called from goes on with these
+        self._calling_back.add(me)
+        try:
+            while self.resolved:
+                self._call_back(self.resolved.pop(0))
+        except IndexError:
+            pass  # another thread took the last
+        finally:
+            self._calling_back.discard(me)
+
+    def _call_back(self, batch: ProducerBatch) -> None:
+        callbacks, batch.callbacks = batch.callbacks or (), None
+        for callback, delivery in callbacks:
             try:
-                batch = self.resolved.pop(0)
-            except IndexError:
-                return  # another thread took the last
-            callbacks, batch.callbacks = batch.callbacks or (), None
-            for callback, delivery in callbacks:
-                try:
-                    callback(delivery)
-                except Exception:  # the outermost frame of somebody else's code: others wait for their callbacks
-                    log.exception("on_delivery raised")
+                callback(delivery)
+            except Exception:  # the outermost frame of somebody else's code: others wait for their callbacks
+                log.exception("on_delivery raised")
 
 
 def placeholder(owner: object) -> Delivery:

@@ -137,7 +137,6 @@ class Sender:
         for batch, answer in zip(batches, answers, strict=True):
             if answer.error_code == 0:
                 batch.base_offset = answer.base_offset
-                batch.append_time_ms = answer.append_time_ms
                 effects += self._succeeded(batch)
             else:
                 effects += self._refused(batch, error_from_code(answer.error_code, answer.message), now_ms)

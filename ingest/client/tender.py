@@ -8,6 +8,7 @@ import weakref
 from typing import TYPE_CHECKING, Protocol
 
 from ingest.client.cluster import monotonic_ms
+from ingest.errors import ForebayError
 
 if TYPE_CHECKING:
     import asyncio
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 TICK_S = 0.001
 BUSY_TICK_S = 0.005  # each tick takes the GIL from a caller who is busy
+LATER_MS = 100  # after a pump that failed
 LOOK_S = 1.0  # how often a sleeping tender looks whether its producer is still there
 
 
@@ -54,6 +56,11 @@ class Tender:
         self._closed = True
         self._wake.set()
 
+    def join(self, timeout_s: float) -> None:
+        """After `close`: wait until the thread has ended, unless this is it."""
+        if self._thread not in (None, threading.current_thread()):
+            self._thread.join(timeout_s)
+
     def _run(self) -> None:
         while not self._closed:
             if not self._wake.wait(LOOK_S):
@@ -70,11 +77,16 @@ class Tender:
 
 
 class LoopDriver:
-    """Pumps a producer from an asyncio loop: on readable sockets, on deadlines, and once per tick with new records."""
+    """Pumps a producer from an asyncio loop: on readable sockets, on deadlines, and once per tick with new records.
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, pipeline: Pipeline) -> None:
+    Thread: the loop's; `soon`: any that holds the producer's lock.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, pipeline: Pipeline, lock: threading.RLock) -> None:
         self._loop = loop
         self._pipeline = pipeline
+        self._lock = lock
+        self._thread = threading.get_ident()
         self._fds: set[int] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._due = False
@@ -85,25 +97,35 @@ class LoopDriver:
         """Pump at the end of this tick of the loop."""
         if not self._due:
             self._due = True
-            self._loop.call_soon(self.pump)
+            mine = threading.get_ident() == self._thread
+            (self._loop.call_soon if mine else self._loop.call_soon_threadsafe)(self.pump)
 
     def pump(self) -> None:
-        self._due = False
-        if self._closed:
-            return
+        with self._lock:
+            self._due = False
+            if self._closed:
+                return
+            wait_ms = self._pump()
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = self._loop.call_later(wait_ms / 1000, self.pump)
+        self._pipeline.run_callbacks()
+
+    def _pump(self) -> int:
+        """Return in how many ms it is due again at the latest."""
         pipeline = self._pipeline
-        pipeline.pump()
-        pipeline.run_callbacks()
+        try:
+            pipeline.pump()
+        except ForebayError:
+            return LATER_MS  # no appliance there, say: records are told when their time is over
         for fd in pipeline.cluster.fds():
             if fd not in self._fds:
                 self._fds.add(fd)
                 self._loop.add_reader(fd, self.pump)
         now_ms = monotonic_ms()
         due = pipeline.sender.next_ms(now_ms)
-        at_ms = min(now_ms + 1000 if due is None else due, pipeline.cluster.deadline_ms(), now_ms + 1000)
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = self._loop.call_later(max(1, at_ms - now_ms) / 1000, self.pump)
+        at_ms = min(now_ms + 1000 if due is None else due, pipeline.cluster.deadline_ms())
+        return min(1000, max(1, at_ms - now_ms))
 
     def close(self) -> None:
         self._closed = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import os
 import signal
@@ -18,7 +19,8 @@ import numpy as np
 import pytest
 
 from ingest import Admin, Consumer, Producer
-from ingest.errors import UsageError
+from ingest.errors import ConfigError, UsageError
+from ingest.producer import Delivery
 from tests.cluster import Cluster
 
 REPOSITORY = Path(__file__).parents[2]
@@ -195,6 +197,117 @@ def test_program_that_ends_without_close_says_what_it_leaves_and_nothing_else(ow
         check=True,
     )
     assert all("ends without close()" in line for line in ended.stderr.splitlines()), ended.stderr
+
+
+def test_close_in_an_exit_handler_finds_the_interpreter_ending_and_is_quiet(own_cluster: Cluster) -> None:
+    program = (
+        "import atexit, sys\n"
+        "atexit.register(lambda: p.close())  # before the producer is made: it is called after the sockets are closed\n"
+        "from ingest import Producer; p = Producer(sys.argv[1]); p.send('t', b'1').result(10)"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", program, own_cluster.bootstrap],
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=True,
+    )
+    assert ended.stderr == ""
+
+
+def test_clients_without_an_appliance_say_so_at_once(tmp_path: Path) -> None:
+    for client in (Producer, Consumer, Admin):
+        with pytest.raises(ConfigError, match="no appliance in"):
+            client(str(tmp_path))
+
+
+def test_record_that_was_taken_raises_nothing_whatever_happens_behind_it(own_cluster: Cluster) -> None:
+    with Producer(own_cluster.bootstrap) as producer:
+        (own_cluster.directory / "appliance.json").rename(own_cluster.directory / "away")
+        delivery = producer.send("t", b"taken")
+        (own_cluster.directory / "away").rename(own_cluster.directory / "appliance.json")
+        assert delivery.result(10).offset == 0
+
+
+def test_callbacks_that_send_are_called_one_after_the_other(cluster: Cluster, topic: str) -> None:
+    depth, deepest, left = 0, 0, 3000
+    done = threading.Event()
+
+    def send_next(_: Delivery) -> None:
+        nonlocal depth, deepest, left
+        depth += 1
+        deepest = max(deepest, depth)
+        left -= 1
+        if left > 0:
+            producer.send(topic, b"next", on_delivery=send_next)
+            producer.flush(10)
+        else:
+            done.set()
+        depth -= 1
+
+    with Producer(cluster.bootstrap, acks=0) as producer:
+        producer.send(topic, b"first", on_delivery=send_next)
+        producer.flush(10)
+        assert done.wait(20)
+    assert deepest == 1
+
+
+@pytest.mark.parametrize("thread", ["the loop's", "another"])
+def test_loop_drives_what_any_thread_sends(cluster: Cluster, topic: str, thread: str) -> None:
+    async def run() -> list[int]:
+        loop = asyncio.get_running_loop()
+        loop.set_debug(True)  # refuses calls from other threads that do not wake the loop
+        producer = Producer(cluster.bootstrap)
+        producer.attach(loop)
+        all_done, offsets = asyncio.Event(), []
+
+        def delivered(delivery: Delivery) -> None:
+            assert threading.current_thread() is threading.main_thread()
+            offsets.append(delivery.result().offset)
+            if len(offsets) == 500:
+                all_done.set()
+
+        def send() -> None:
+            for _ in range(500):
+                producer.send(topic, b"v", on_delivery=delivered)
+
+        if thread == "another":
+            await asyncio.to_thread(send)
+        else:
+            send()
+        await asyncio.wait_for(all_done.wait(), 20)
+        producer.close()
+        return offsets
+
+    assert asyncio.run(run()) == list(range(500))
+
+
+def test_loop_goes_on_after_a_while_without_an_appliance(own_cluster: Cluster) -> None:
+    away, there = own_cluster.directory / "away", own_cluster.directory / "appliance.json"
+
+    async def run() -> int:
+        producer = Producer(own_cluster.bootstrap)
+        there.rename(away)
+        producer.attach(asyncio.get_running_loop())
+        done: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        producer.send("t", b"v", on_delivery=lambda delivery: done.set_result(delivery.result().offset))
+        await asyncio.sleep(0.05)
+        away.rename(there)
+        offset = await asyncio.wait_for(done, 20)
+        producer.close()
+        return offset
+
+    assert asyncio.run(run()) == 0
+
+
+def test_run_of_records_is_not_serialized_even_while_its_topic_is_new(cluster: Cluster) -> None:
+    name = f"producer-{next(_names)}"
+    with Producer(cluster.bootstrap, value_serializer="json", key_serializer="json") as producer:
+        for run in ([b"a", b"b"], [b"c"]):
+            assert sum(count for _, count in producer.send_run(name, run, b"key")) == len(run)
+            producer.flush(20)
+    assert read_all(cluster, name) == [(b"key", b"a"), (b"key", b"b"), (b"key", b"c")]
 
 
 def test_flush_and_close_wait_for_what_was_sent_before_them_only(cluster: Cluster, topic: str) -> None:

@@ -211,8 +211,8 @@ class Consumer:
         Raises:
             CorruptBatch: records are corrupt and were set aside; the next poll goes on behind them.
             LogTruncation: records that were read are gone; the next poll goes on at `auto_offset_reset`
-                ("none": it is raised again until `seek`).
-            RemoteError: the leader refuses for good.
+                ("none": it is raised again until `seek`), in a topic that was created anew at its start.
+            RemoteError: the leader refuses for good; OFFSET_OUT_OF_RANGE with "none", until `seek`.
         """
         records: list[Record] = []
         self._await_buffer(timeout_ms)

@@ -22,6 +22,7 @@ from ingest.records.batch import Columns, decode_batch
 from ingest.records.header import BatchHeader, decode_header, verify_batch
 from ingest.wire.codes import ErrorCode, error_from_code
 from ingest.wire.messages import (
+    EARLIEST_TIMESTAMP,
     LATEST_TIMESTAMP,
     FetchedPartition,
     FetchPartition,
@@ -46,11 +47,12 @@ _REFRESH = frozenset(
 
 
 class _Fault(NamedTuple):
-    """An error in its place among the batches; behind it `position` goes on at `next_offset`, -1: where reset says."""
+    """An error in its place among the batches; behind it `position` goes on at an offset, or where reset says."""
 
     error: ForebayError
     position: Position | None = None
     next_offset: int = -1
+    reset_ms: int = LATEST_TIMESTAMP
 
 
 class Fetcher:
@@ -109,12 +111,15 @@ class Fetcher:
             topic = self._cluster.topics.get(name.topic)
             if topic is None:
                 continue
+            before = position.topic_id
             for item in topic.partitions:
                 if item.partition == name.partition and position.lead_by(
                     topic.topic_id, item.leader, item.leader_epoch
                 ):
                     self._close_log(name)
                     self._retry_at_ms.pop(item.leader, None)
+            if before not in (b"", position.topic_id):
+                self._begun_anew(position)
             dtype = topic.configs.get("value.dtype", "")
             self._dtypes[name.topic] = np.dtype(dtype) if dtype else None
 
@@ -136,6 +141,8 @@ class Fetcher:
                     self._ask(leader, positions, now_ms, doorbell=True)
             else:
                 self._ask(leader, positions, now_ms, doorbell=False)
+        if not self.buffer:
+            self.buffer.extend(_Fault(p.fault, p) for p in self.positions.values() if p.fault is not None)
 
     def _is_local(self, leader: int) -> bool:
         broker = self._cluster.brokers.get(leader)
@@ -295,8 +302,8 @@ class Fetcher:
                 f"OFFSET_OUT_OF_RANGE: {name.topic}-{name.partition} has "
                 f"{item.log_start_offset}..{item.high_watermark}, not {offset}; seek() to go on"
             )
-            self.buffer.append(_Fault(RemoteError(text, code=int(ErrorCode.OFFSET_OUT_OF_RANGE))))
-            position.paused = True
+            position.stop()
+            self.buffer.append(_Fault(RemoteError(text, code=int(ErrorCode.OFFSET_OUT_OF_RANGE)), position))
             return
         if offset > item.high_watermark >= 0:
             text = f"{name.topic}-{name.partition}: the log ends at {item.high_watermark}, before {offset}"
@@ -315,7 +322,19 @@ class Fetcher:
     def _truncated(self, position: Position, text: str) -> None:
         """Tell, behind what is buffered, that records are gone; then go where reset says."""
         position.stop()
-        self.buffer.append(_Fault(LogTruncation(text), position))
+        self.buffer.append(_Fault(LogTruncation(text), position, reset_ms=reset_timestamp(self._reset)))
+
+    def _begun_anew(self, position: Position) -> None:
+        """The topic was deleted and created anew: of this one nothing was read."""
+        name, offset = position.name, position.offset
+        if offset < 0:
+            position.seek_to_timestamp(position.timestamp_ms)  # an answer under way is the old topic's
+            return
+        position.stop()
+        text = (
+            f"{name.topic}-{name.partition}: the topic was deleted and created anew; {offset} is an offset of the old"
+        )
+        self.buffer.append(_Fault(LogTruncation(text), position, reset_ms=EARLIEST_TIMESTAMP))
 
     def _decode(self, position: Position, data: memoryview) -> None:
         at = 0
@@ -370,17 +389,15 @@ class Fetcher:
             fault = self.buffer.popleft()
             assert isinstance(fault, _Fault)
             position = fault.position
-            if position is not None and fault.next_offset < 0:
-                self._reset_position(position)
-            elif position is not None and position.offset >= 0:
+            if position is None:
+                pass
+            elif fault.next_offset >= 0:
                 position.offset, position.epoch = fault.next_offset, -1
+            elif self._reset is Reset.NONE:
+                position.fault = fault.error
+            else:
+                position.seek_to_timestamp(fault.reset_ms)
             raise fault.error
-
-    def _reset_position(self, position: Position) -> None:
-        if self._reset is Reset.NONE:
-            position.seek(position.offset, position.epoch)  # it is told again, until the caller seeks
-        else:
-            position.seek_to_timestamp(reset_timestamp(self._reset))
 
     def put_back(self, columns: Columns) -> None:
         """Take back records that were popped and not wanted now."""

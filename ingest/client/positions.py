@@ -5,6 +5,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import NamedTuple
 
+from ingest.errors import ForebayError
 from ingest.wire.messages import EARLIEST_TIMESTAMP, LATEST_TIMESTAMP
 
 
@@ -30,6 +31,7 @@ class Position:
         offset: The next record to hand to the caller; -1 until it is known.
         fetch_offset: The next record to ask for; ahead of `offset` by what is buffered.
         timestamp_ms: What to ask ListOffsets for while `offset` is unknown.
+        fault: What stopped it, told again until the caller seeks; None: nothing does.
         epoch, fetch_epoch: Leader epoch of the last record below `offset` and `fetch_offset`, -1 unknown (KIP-320).
         leader_epoch: Epoch of the leader whose marks are held.
         row: On the state page; -1 until this leader was asked by a Fetch, which compares epochs.
@@ -39,6 +41,7 @@ class Position:
     __slots__ = (
         "asking",
         "epoch",
+        "fault",
         "fetch_epoch",
         "fetch_offset",
         "generation",
@@ -61,6 +64,7 @@ class Position:
         self.fetch_offset = -1
         self.epoch = self.fetch_epoch = -1
         self.timestamp_ms = timestamp_ms
+        self.fault: ForebayError | None = None
         self.generation = 0
         self.asking = False
         self.paused = False
@@ -76,6 +80,7 @@ class Position:
         """Go to an offset; what is buffered or under way is void."""
         self.generation += 1
         self.asking = False
+        self.fault = None
         self.offset = self.fetch_offset = offset
         self.epoch = self.fetch_epoch = epoch
 
@@ -99,6 +104,8 @@ class Position:
         """Take the leader from metadata; tell whether it is another than before."""
         if (topic_id, leader, leader_epoch) == (self.topic_id, self.leader, self.leader_epoch):
             return False
+        if topic_id != self.topic_id:
+            self.high_watermark = self.log_start = -1
         self.topic_id, self.leader, self.leader_epoch = topic_id, leader, leader_epoch
         self.row = -1
         self.read_remotely = False

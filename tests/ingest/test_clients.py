@@ -14,7 +14,7 @@ from ingest import Admin, Consumer, Producer
 from ingest.client.cluster import Answered
 from ingest.client.cluster import Cluster as RawCluster
 from ingest.consumer import TopicPartition
-from ingest.errors import ConfigError, CorruptBatch, ForkedHandle, RemoteError, UsageError
+from ingest.errors import ConfigError, CorruptBatch, ForkedHandle, LogTruncation, RemoteError, UsageError
 from ingest.producer import Delivery
 from ingest.records.header import ATTRIBUTE_COLUMNS, encode_producer_half
 from ingest.wire.codes import ErrorCode
@@ -190,8 +190,11 @@ def test_without_a_reset_an_offset_out_of_range_is_an_error(cluster: Cluster, to
     with Consumer(cluster.bootstrap, auto_offset_reset="none") as consumer:
         consumer.assign([(topic, 0)])
         consumer.seek(topic, 0, 77)
-        with pytest.raises(RemoteError, match="OFFSET_OUT_OF_RANGE"):
-            consumer.poll(5000)
+        for _ in range(3):
+            with pytest.raises(RemoteError, match="OFFSET_OUT_OF_RANGE"):
+                consumer.poll(5000)
+        consumer.seek(topic, 0, 1)
+        assert [record.offset for record in consumer.poll(10_000)] == [1, 2]
 
 
 @pytest.mark.parametrize("codec", ["none", "gzip", "snappy", "lz4", "zstd"])
@@ -345,6 +348,42 @@ def test_a_topic_created_anew_with_fewer_partitions_takes_records_again(cluster:
                 continue
         assert len(placed) > 50
         assert {where.partition for where in placed} == {0, 1}
+
+
+@pytest.mark.parametrize("reset", ["earliest", "latest", "none"])
+@pytest.mark.parametrize("local", [True, False])
+def test_a_topic_created_anew_under_a_consumer_is_told_and_read_from_its_start(
+    cluster: Cluster, local: bool, reset: str
+) -> None:
+    name = f"anew-{next(_names)}"
+
+    def send(*values: bytes) -> None:
+        with Producer(cluster.bootstrap) as producer:  # one that lived on might create the topic anew itself
+            for value in values:
+                producer.send(name, value)
+
+    with (
+        Admin(cluster.bootstrap) as admin,
+        Consumer(cluster.bootstrap, auto_offset_reset=reset, local=local) as consumer,
+    ):
+        admin.create_topic(name, 1)
+        consumer.assign([(name, 0)])
+        consumer.seek(name, 0, 0)
+        values = []
+        send(b"old-0", b"old-1")
+        while len(values) < 2:
+            values += [record.value for record in consumer.poll(10_000)]
+        admin.delete_topics([name])
+        admin.create_topic(name, 1)
+        send(*(b"new-%d" % n for n in range(5)))  # past the old position
+        for _ in range(2 if reset == "none" else 1):
+            with pytest.raises(LogTruncation, match="created anew"):
+                consumer.poll(20_000)
+        if reset == "none":
+            consumer.seek(name, 0, 0)
+        while len(values) < 7:
+            values += [record.value for record in consumer.poll(10_000)]
+    assert values == [b"old-0", b"old-1", *(b"new-%d" % n for n in range(5))]
 
 
 @pytest.mark.parametrize("bad", ["text", 5, {"a": 1}, [b"x"]])

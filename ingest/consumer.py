@@ -11,7 +11,7 @@ from ingest.client.fetcher import Fetcher
 from ingest.client.forks import leave_to_parent, survive_forks
 from ingest.client.offsets import find_offset
 from ingest.client.positions import Position, Reset, TopicPartition
-from ingest.errors import ConfigError, UsageError
+from ingest.errors import ConfigError, DeserializationError, UsageError
 from ingest.limits import MIB
 from ingest.records.batch import Columns, Record
 from ingest.serializers import Deserializer, deserializer
@@ -210,6 +210,7 @@ class Consumer:
 
         Raises:
             CorruptBatch: records are corrupt and were set aside; the next poll goes on behind them.
+            DeserializationError: a deserializer raised for the next record; raised again until `seek` passes it.
             LogTruncation: records that were read are gone; the next poll goes on at `auto_offset_reset`
                 ("none": it is raised again until `seek`), in a topic that was created anew at its start.
             RemoteError: the leader refuses for good; OFFSET_OUT_OF_RANGE with "none", until `seek`.
@@ -224,8 +225,28 @@ class Consumer:
             if len(columns) > room:
                 self._fetcher.put_back(columns[room:])
                 columns = columns[:room]
-            records += columns.to_records(self._key, self._value)
+            good, bad = self._deserialize(columns)
+            records += good
+            if bad is not None:
+                self._fetcher.put_back(columns[len(good) :])
+                if not records:
+                    raise bad
+                break
         return records
+
+    def _deserialize(self, columns: Columns) -> tuple[list[Record], DeserializationError | None]:
+        """Return the records up to the first whose deserializer raises, and that error."""
+        try:
+            return columns.to_records(self._key, self._value), None
+        except Exception:  # whatever a deserializer of the caller's does; which record it is comes next
+            records: list[Record] = []
+            for row in range(len(columns)):
+                try:
+                    records += columns[row : row + 1].to_records(self._key, self._value)
+                except Exception as error:
+                    bad = DeserializationError(columns.topic, columns.partition, int(columns.offsets[row]), error)
+                    return records, bad
+            return records, None  # it did not raise again
 
     def poll_arrays(self, timeout_ms: int = 0, max_batches: int = 1000) -> list[Columns]:
         """Return stored batches as columns, waiting up to `timeout_ms` for the first; views over the maps where local.

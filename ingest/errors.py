@@ -4,6 +4,7 @@ ForebayError
 ├── ConfigError              the caller: a key, value or file that can't be used; names key, value and place
 │   └── UsageError           the caller: an API used wrongly (closed handle, unassigned partition)
 │       └── ForkedHandle     the caller: a handle made before fork() used in the child
+├── DeserializationError     the caller's deserializer raised; names the record, which `seek` can pass
 ├── BufferFull               the caller is faster than the brokers and asked not to wait
 ├── RemoteError              a broker said no; carries Kafka's code, `retriable` and `definite`
 │   └── Fenced               someone newer took over: stop
@@ -38,6 +39,24 @@ class UsageError(ConfigError):
 
 class ForkedHandle(UsageError):
     """A delivery handle made before fork() was used in the child."""
+
+
+class DeserializationError(ForebayError):
+    """A deserializer raised; the position stays at this record until `seek` passes it.
+
+    Attributes:
+        topic, partition, offset: The record.
+    """
+
+    def __init__(self, topic: str, partition: int, offset: int, cause: Exception) -> None:
+        super().__init__(
+            f"{topic}-{partition}, record {offset}: the deserializer raised {type(cause).__name__}: {cause}; "
+            "seek() passes it"
+        )
+        self.__cause__ = cause
+        self.topic = topic
+        self.partition = partition
+        self.offset = offset
 
 
 class BufferFull(ForebayError):

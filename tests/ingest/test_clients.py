@@ -14,7 +14,15 @@ from ingest import Admin, Consumer, Producer
 from ingest.client.cluster import Answered
 from ingest.client.cluster import Cluster as RawCluster
 from ingest.consumer import TopicPartition
-from ingest.errors import ConfigError, CorruptBatch, ForkedHandle, LogTruncation, RemoteError, UsageError
+from ingest.errors import (
+    ConfigError,
+    CorruptBatch,
+    DeserializationError,
+    ForkedHandle,
+    LogTruncation,
+    RemoteError,
+    UsageError,
+)
 from ingest.producer import Delivery
 from ingest.records.header import ATTRIBUTE_COLUMNS, encode_producer_half
 from ingest.wire.codes import ErrorCode
@@ -254,6 +262,25 @@ def test_serializers_by_name_and_callable(cluster: Cluster, topic: str) -> None:
     ) as consumer:
         (record,) = consumer.poll(5000)
     assert (record.key, record.value) == ("dev-17", {"t": 21.5})
+
+
+def test_a_record_its_deserializer_can_not_take_is_named_and_passed_by_seek(cluster: Cluster, topic: str) -> None:
+    with Producer(cluster.bootstrap, linger_ms=50) as producer:
+        for value in (b"1", b"2", b"{", b"4"):
+            producer.send(topic, value)
+    with Consumer(
+        cluster.bootstrap, topics=[topic], auto_offset_reset="earliest", value_deserializer="json"
+    ) as consumer:
+        values: list[object] = []
+        while len(values) < 2:
+            values += [record.value for record in consumer.poll(10_000)]
+        for _ in range(2):
+            with pytest.raises(DeserializationError, match="record 2: the deserializer") as caught:
+                consumer.poll(10_000)
+        assert consumer.position(topic, 0) == caught.value.offset == 2
+        consumer.seek(topic, 0, 3)
+        values += [record.value for record in consumer.poll(10_000)]
+    assert values == [1, 2, 4]
 
 
 def test_an_unknown_topic_is_created_on_the_first_send(cluster: Cluster) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 from collections.abc import Callable, Iterator
 
@@ -17,6 +18,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # behind a shell's `&`; children inherit it
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     required = machine.required()
     if unknown := set(required) - set(machine.capabilities()):
         raise pytest.UsageError(f"{machine.REQUIRED_VARIABLE} names unknown capabilities: {', '.join(sorted(unknown))}")

@@ -32,8 +32,8 @@ from edge.mqtt.mapping import Mapping
 from edge.mqtt.process import run_role
 from edge.mqtt.properties import Property
 from edge.mqtt.stats import BridgeStats, Counters
+from edge.mqtt.tls import trusting
 from ingest.atomic_file import replace_file
-from ingest.errors import ConfigError
 from ingest.lifeline import Lifeline
 
 TICK_S = 0.25
@@ -154,10 +154,7 @@ class Bridge:
         if config.user:
             client.username_pw_set(config.user, read_secret(config.password_file) if config.password_file else None)
         if config.tls_ca_file:
-            try:
-                client.tls_set(config.tls_ca_file, tls_version=ssl.PROTOCOL_TLS_CLIENT)
-            except (OSError, ValueError) as error:
-                raise ConfigError(f"bridge: tls_ca_file={config.tls_ca_file}: {error}") from None
+            client.tls_set_context(trusting(config.tls_ca_file))
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
         client.on_subscribe = self._on_subscribe

@@ -181,7 +181,7 @@ def read_secret(path: str) -> str:
             raise ConfigError(f"{path}: others can read it; chmod 600 {path}")
         return Path(path).read_text().strip()
     except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}") from None
+        raise ConfigError(f"can't read the password file {path}: {error.strerror}") from None
 
 
 def _check_topic(field: str, topic: str) -> None:

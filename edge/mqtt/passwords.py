@@ -72,7 +72,7 @@ def read_users(path: Path) -> dict[str, str]:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}") from None
+        raise ConfigError(f"can't read the password file {path}: {error.strerror}") from None
     with os.fdopen(descriptor, "rb") as file:
         if os.fstat(descriptor).st_mode & 0o077:
             raise ConfigError(f"{path}: others can read it; chmod 600 {path}")

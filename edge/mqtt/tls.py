@@ -1,4 +1,4 @@
-"""The TLS side of the listener: TLS 1.2 and newer, certificates read again when their files change."""
+"""TLS 1.2 and newer: the listener's side, whose certificates are read again when they change, and the bridge's."""
 
 from __future__ import annotations
 
@@ -7,6 +7,18 @@ from pathlib import Path
 
 from edge.mqtt.config import MqttConfig
 from ingest.errors import ConfigError
+
+
+def trusting(ca_file: str) -> ssl.SSLContext:
+    """Return a client's context that trusts these certificates, as `ssl.create_default_context` checks them.
+
+    Raises:
+        ConfigError: the file can't be read or used.
+    """
+    try:
+        return ssl.create_default_context(cafile=ca_file)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(f"bridge: tls_ca_file={ca_file}: {error}") from None
 
 
 class Certificates:

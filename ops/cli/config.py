@@ -53,9 +53,10 @@ def dump(config_file: Path | None, sources: bool, only_set: bool, form: str) -> 
 @click.argument("file", type=click.Path(path_type=Path))
 @format_option
 def check(file: Path, form: str) -> None:
-    """Check a file alone, without environment and flags. Exit code 2 if anything in it is wrong."""
+    """Check a file alone, without environment and flags, and the files it names. Exit code 2 if anything is wrong."""
     with reported():
         settings = load_settings(file)
+        settings.check_files()
     _warn(settings)
     count = sum(value.source != DEFAULT for _, value in settings.items())
     if form == "json":

@@ -12,7 +12,9 @@ import msgspec
 from brokerd.control.broker_settings import EffectiveConfigs
 from brokerd.control.configs import check_broker_configs
 from brokerd.control.limits import CONTROL_LIMITS
-from edge.mqtt.config import BridgeConfig, MqttConfig, is_loopback
+from edge.mqtt.config import BridgeConfig, MqttConfig, is_loopback, read_secret
+from edge.mqtt.passwords import read_users
+from edge.mqtt.tls import Certificates, trusting
 from ingest.errors import ConfigError
 from ingest.topic_config import TOPIC_SETTINGS
 from ops.config.file import FileValue, read_config_file
@@ -68,6 +70,25 @@ class Settings:
 
     def bridge(self, bootstrap: str, **changes: Any) -> BridgeConfig:
         return BridgeConfig(**{**self._fields("bridge", BridgeConfig), "bootstrap": bootstrap, **changes})
+
+    def check_files(self) -> None:
+        """Check the files that settings name as the processes that read them will.
+
+        Raises:
+            ConfigError: one can't be read or used, or others may read a secret.
+        """
+        if self["mqtt", "enable"]:
+            gateway = self.mqtt("")
+            if gateway.tls_port >= 0:
+                Certificates(gateway)
+            if gateway.password_file:
+                read_users(Path(gateway.password_file))
+        if self.has_bridge:
+            bridge = self.bridge("")
+            if bridge.password_file:
+                read_secret(bridge.password_file)
+            if bridge.tls_ca_file:
+                trusting(bridge.tls_ca_file)
 
     @property
     def has_bridge(self) -> bool:

@@ -69,6 +69,26 @@ def test_check_lists_every_problem_with_its_line_and_ends_with_2(tmp_path: Path)
     assert f"{file}:5: mqtt.port=high" in result.output
 
 
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("[mqtt]\npassword_file = '{0}/none'", "can't read the password file {0}/none: No such file or directory"),
+        ("[mqtt]\npassword_file = '{0}/open'", "{0}/open: others can read it; chmod 600 {0}/open"),
+        ("[mqtt]\ntls_port = 0\ntls_cert_file = '{0}/none'\ntls_key_file = '{0}/none'", "mqtt: tls_key_file={0}/none"),
+        ("[bridge]\nuser = 'me'\npassword_file = '{0}/none'", "can't read the password file {0}/none"),
+        ("[bridge]\ntls_ca_file = '{0}/open'", "bridge: tls_ca_file={0}/open"),
+    ],
+)
+def test_check_reads_the_files_a_file_names(tmp_path: Path, text: str, problem: str) -> None:
+    (tmp_path / "open").write_text("secret\n")
+    (tmp_path / "open").chmod(0o644)
+    file = tmp_path / "forebay.toml"
+    file.write_text(text.format(tmp_path))
+    result = run("config", "check", str(file))
+    assert result.exit_code == 2
+    assert problem.format(tmp_path) in result.output
+
+
 def test_up_refuses_a_bad_file_before_it_touches_anything(tmp_path: Path) -> None:
     file = tmp_path / "bad.toml"
     file.write_text("[broker\n")

@@ -14,7 +14,7 @@ class BrokerConfig(msgspec.Struct, frozen=True, kw_only=True):
         failed_dir: Where a durable mark is left when the log directory fails; outside its disk if possible.
         endpoint: ZeroMQ endpoint for clients on this machine, ipc://…
         tcp_endpoint: ZeroMQ endpoint for clients elsewhere, tcp://host:port, empty for none.
-        advertised_tcp_endpoint: What clients elsewhere are told; empty: `tcp_endpoint`.
+        advertised_tcp_endpoint: What clients elsewhere are told, where there is a `tcp_endpoint`.
         controller_endpoint: Where the controller listens.
         machine: The boot id of this machine.
         broker_configs: Settings under Kafka's names, already checked.

@@ -15,7 +15,6 @@ import msgspec
 from brokerd.control import configs
 from brokerd.control.administration import administer
 from brokerd.control.events import (
-    BrokerDied,
     Commit,
     CommitFailed,
     Committed,
@@ -138,11 +137,6 @@ class Controller:
             case PeerGone(peer=peer):
                 broker_id = self._sessions.by_peer(peer)
                 return [] if broker_id is None else self._mark_dead([broker_id], "its connection ended")
-            case BrokerDied(broker_id=broker_id, incarnation=incarnation):
-                broker = self.image.brokers.get(broker_id)
-                if broker is None or broker.incarnation != incarnation:
-                    return []
-                return self._mark_dead([broker_id], "its process ended")
             case ConnectionLost():
                 return self._answer_heartbeats()
             case Tick():

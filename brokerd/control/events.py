@@ -57,19 +57,11 @@ class ConnectionLost:
 
 
 @dataclass(frozen=True, slots=True)
-class BrokerDied:
-    """The process of this incarnation is dead: its directory's lock was free, or its pidfd said so."""
-
-    broker_id: int
-    incarnation: int
-
-
-@dataclass(frozen=True, slots=True)
 class Tick:
     """Time has passed."""
 
 
-Event = Received | Committed | CommitFailed | PeerGone | ConnectionLost | BrokerDied | Tick
+Event = Received | Committed | CommitFailed | PeerGone | ConnectionLost | Tick
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,7 +68,7 @@ class _Loop:
         self._directory = directory
         endpoints = [config.endpoint]
         if config.tcp_endpoint:
-            endpoints.append(config.advertised_tcp_endpoint or config.tcp_endpoint)
+            endpoints.append(config.advertised_tcp_endpoint)
         self._unsent = UnsentAnswers(config.unsent_bytes_max)
         self._handler = RequestHandler(config, directory, endpoints, self._unsent)
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()

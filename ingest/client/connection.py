@@ -23,14 +23,12 @@ class Connection:
 
     Attributes:
         lost: How often the broker has gone; a request sent before that will not be answered.
-        protocol_errors: Answers that could not be read.
     """
 
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], endpoint: str) -> None:
         self.endpoint = endpoint
         self.lost = 0
         self.connected = False
-        self.protocol_errors = 0
         socket = context.socket(zmq.DEALER)
         socket.set(zmq.LINGER, 0)
         socket.set(zmq.IMMEDIATE, 1)
@@ -81,7 +79,7 @@ class Connection:
             try:
                 responses.append(decode_response([frame.buffer for frame in frames]))
             except ProtocolError:
-                self.protocol_errors += 1
+                self.lost += 1  # whose answer it was is unknown
         while watch and int(self._monitor.get(zmq.EVENTS)) & zmq.POLLIN:
             event = _EVENT.unpack(self._monitor.recv_multipart(zmq.NOBLOCK)[0])[0]
             if event == zmq.EVENT_DISCONNECTED:

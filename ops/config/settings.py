@@ -176,7 +176,7 @@ class _Loader:
     def check_together(self, merged: Settings, config_file: Path | None) -> None:
         """Check what several settings say together."""
         place = f"{config_file}: " if config_file else ""
-        for check in (_check_broker, _check_mqtt, _check_http, listener_of):
+        for check in (_check_broker, _check_mqtt, _check_http, listener_of, advertised_of):
             try:
                 check(merged)
             except ConfigError as error:
@@ -194,14 +194,40 @@ def listener_of(merged: Settings) -> tuple[str, int] | None:
     text = merged["broker", "listeners"]
     if not text:
         return None
-    host, _, port = text.removeprefix("tcp://").rpartition(":")
-    if not text.startswith("tcp://") or not host or not port.isdecimal() or int(port) > PORT_MAX:
-        raise ConfigError(f"listeners={text}: expected tcp://host:port, such as tcp://127.0.0.1:9192")
+    host, port = _host_and_port("listeners", text)
     if not is_loopback(host.strip("[]")) and merged["broker", "allow.insecure.listeners"] != "true":
         raise ConfigError(
             f"listeners={text} is reached from other machines, and this version neither encrypts nor asks who it is; "
             "set allow.insecure.listeners=true if that network is trusted"
         )
+    return host, port
+
+
+def advertised_of(merged: Settings) -> tuple[str, int] | None:
+    """Return host and port that clients on other machines are told, None if there is no listener for them.
+
+    Raises:
+        ConfigError: it is no tcp://host:port, or no address that they could reach.
+    """
+    listener = listener_of(merged)
+    text = merged["broker", "advertised.listeners"]
+    if listener is None:
+        if text:
+            raise ConfigError(f"advertised.listeners={text} needs listeners: nothing listens for other machines")
+        return None
+    host, port = _host_and_port("advertised.listeners", text) if text else listener
+    if host.strip("[]") in ("0.0.0.0", "::", "*"):
+        raise ConfigError(
+            f"listeners={merged['broker', 'listeners']} means every address of this machine; set advertised.listeners="
+            "tcp://host:port to the one that clients on other machines reach"
+        )
+    return host, port
+
+
+def _host_and_port(key: str, text: str) -> tuple[str, int]:
+    host, _, port = text.removeprefix("tcp://").rpartition(":")
+    if not text.startswith("tcp://") or not host or not port.isdecimal() or int(port) > PORT_MAX:
+        raise ConfigError(f"{key}={text}: expected tcp://host:port, such as tcp://127.0.0.1:9192")
     return host, int(port)
 
 

@@ -23,7 +23,6 @@ NO_LISTENER = -1
 # what Kafka has and this version does not: key, Kafka's default
 _UNBUILT = {
     "node.id": "-1",
-    "advertised.listeners": "",
     "log.dirs": "",
     "log.flush.interval.messages": str(2**63 - 1),
     "log.flush.interval.ms": "",
@@ -94,6 +93,12 @@ def _broker() -> list[Setting]:
             "",
             as_text,
             "tcp://host:port for clients on other machines; broker n listens on port + 2 (n - 1).",
+        ),
+        (
+            "advertised.listeners",
+            "",
+            as_text,
+            "tcp://host:port that clients on other machines are told; default: listeners.",
         ),
         ("allow.insecure.listeners", "false", boolean, "Listen beyond loopback although nothing is encrypted."),
     ]

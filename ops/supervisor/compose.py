@@ -9,7 +9,7 @@ import msgspec
 from brokerd.config import BrokerConfig
 from brokerd.control.config import ControllerConfig
 from ingest.errors import ConfigError
-from ops.config.settings import Settings, listener_of
+from ops.config.settings import Settings, advertised_of, listener_of
 from ops.metrics.config import MonitorConfig
 from ops.supervisor.ports import Listener
 from ops.supervisor.roles import process
@@ -76,7 +76,7 @@ def listeners(settings: Settings, brokers: int) -> list[Listener]:
     if native is not None:
         host, port = native
         for broker_id in range(1, brokers + 1):
-            own = port + 2 * (broker_id - 1) if port else 0  # the odd ones are for traffic between brokers
+            own = _port_of(broker_id, port)
             found.append(Listener(_tcp_name(broker_id), f"broker-{broker_id}", host, own, "listeners under [broker]"))
     return found
 
@@ -115,7 +115,11 @@ def compose(settings: Settings, site: Site, brokers: int, ports: dict[str, int])
 
 
 def _broker(settings: Settings, site: Site, broker_id: int, ports: dict[str, int]) -> BrokerConfig:
-    native = listener_of(settings)
+    tcp_endpoint = advertised = ""
+    if (native := listener_of(settings)) and (told := advertised_of(settings)):
+        bound = ports[_tcp_name(broker_id)]
+        tcp_endpoint = f"tcp://{native[0]}:{bound}"
+        advertised = f"tcp://{told[0]}:{_port_of(broker_id, told[1]) or bound}"
     return BrokerConfig(
         broker_id=broker_id,
         cluster_id=site.cluster_id,
@@ -125,13 +129,19 @@ def _broker(settings: Settings, site: Site, broker_id: int, ports: dict[str, int
         endpoint=site.endpoint(broker_id),
         controller_endpoint=site.controller_endpoint,
         machine=site.machine,
-        tcp_endpoint=f"tcp://{native[0]}:{ports[_tcp_name(broker_id)]}" if native else "",
+        tcp_endpoint=tcp_endpoint,
+        advertised_tcp_endpoint=advertised,
         rack=settings["broker", "broker.rack"],
         local_read=settings["broker", "local.read"],
         auto_create_topics_enable=settings["broker", "auto.create.topics.enable"] == "true",
         request_bytes_max=int(settings["broker", "socket.request.max.bytes"]),
         broker_configs=settings.broker_configs,
     )
+
+
+def _port_of(broker_id: int, first: int) -> int:
+    """Return a broker's own of the ports that begin at `first`; the odd ones are for traffic between brokers."""
+    return first + 2 * (broker_id - 1) if first else 0
 
 
 def _tcp_name(broker_id: int) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from brokerd.control.events import BrokerDied, ConnectionLost, PeerGone, Received, Tick
+from brokerd.control.events import ConnectionLost, PeerGone, Received, Tick
 from ingest.wire.codes import ErrorCode
 from ingest.wire.messages import BrokerHeartbeatRequest, CreateTopicsRequest, NewTopic
 from tests.brokerd.control.driver import SESSION_MS, Driver
@@ -75,15 +75,6 @@ def test_a_lost_connection_has_every_parked_heartbeat_answered(driver: Driver) -
     answered = {answer.peer for answer in driver.step(ConnectionLost())}
     assert answered == {b"broker-1", b"broker-2"}
     assert driver.step(ConnectionLost()) == []
-
-
-def test_the_death_of_an_earlier_incarnation_is_nothing_new(driver: Driver) -> None:
-    driver.register(2, incarnation=8)
-    driver.step(BrokerDied(2, incarnation=1))
-    driver.step(BrokerDied(5, incarnation=1))
-    assert alive(driver) == [1, 2]
-    driver.step(BrokerDied(2, incarnation=8))
-    assert alive(driver) == [1]
 
 
 def test_a_death_releases_answers_that_waited_for_the_dead(driver: Driver) -> None:

@@ -18,7 +18,7 @@ import pytest
 
 import ops.cli.status as status_command
 import ops.cli.up as up_command
-from ingest import Producer
+from ingest import Admin, Producer
 from ingest.discovery import is_local, read_appliance
 from ingest.limits import MIB
 from ops.cli.found import Found
@@ -316,8 +316,14 @@ def test_address_of_another_machine_is_refused(forebay: Forebay) -> None:
 
 
 def test_tcp_listener_serves_clients_of_other_machines(forebay: Forebay) -> None:
-    forebay.environment["FOREBAY_LISTENERS"] = "tcp://127.0.0.1:0"
+    forebay.environment["FOREBAY_LISTENERS"] = "tcp://0.0.0.0:0"
+    forebay.environment["FOREBAY_ALLOW_INSECURE_LISTENERS"] = "true"
+    forebay.environment["FOREBAY_ADVERTISED_LISTENERS"] = "tcp://localhost:0"
     forebay.up("--brokers", "2")
-    port = forebay.status()["ports"]["tcp"]
-    with Producer(f"tcp://127.0.0.1:{port}") as producer:
+    ports = forebay.status()["ports"]
+    bootstrap = f"tcp://127.0.0.1:{ports['tcp']}"
+    with Admin(bootstrap) as admin:
+        told = {endpoint for broker in admin.brokers() for endpoint in broker.endpoints if endpoint.startswith("tcp")}
+    assert told == {f"tcp://localhost:{ports['tcp']}", f"tcp://localhost:{ports['tcp-2']}"}
+    with Producer(bootstrap) as producer:
         assert producer.send("t", b"x").result(20).offset == 0

@@ -88,6 +88,15 @@ def test_bridge_runs_if_anything_is_said_of_it(tmp_path: Path) -> None:
         ('[broker]\n"log.retention.ms" = 1\n[topic-defaults]\n"retention.ms" = 2', "are the same setting; keep one"),
         ('[broker]\nlisteners = "tcp://0.0.0.0:9192"', "allow.insecure.listeners=true"),
         ('[broker]\nlisteners = "9192"', "expected tcp://host:port"),
+        (
+            '[broker]\nlisteners = "tcp://0.0.0.0:9192"\n"allow.insecure.listeners" = true',
+            "every address of this machine; set advertised.listeners",
+        ),
+        (
+            '[broker]\nlisteners = "tcp://127.0.0.1:9192"\n"advertised.listeners" = "box"',
+            "advertised.listeners=box: expected tcp://host:port",
+        ),
+        ('[broker]\n"advertised.listeners" = "tcp://box:9192"', "needs listeners"),
         ("[mqtt]\nport = 70000", "mqtt.port=70000: expected 0"),
         ('[mqtt]\nhost = "0.0.0.0"', "allow_insecure=true"),
         ('[http]\nhost = "0.0.0.0"', "allow_insecure=true under [http]"),

@@ -237,7 +237,7 @@ class Producer:
         if headers is not None:
             headers, headers_size = self._check_headers(headers)
             share += headers_size
-        with self._driver.turn():
+        with self._driver:
             return self._accumulator.add_run(self._topic(topic), values, key, headers, on_delivery, share)
 
     def send_arrays(
@@ -264,7 +264,7 @@ class Producer:
         if count == 0:
             return ArraysDelivery([])
         keys, values = as_column(keys, "key"), as_column(values, "value")
-        with self._driver.turn():
+        with self._driver:
             batches = self._accumulator.add_columns(self._topic(topic), stamps, keys, values, partition)
         if self._pipeline.resolved:
             self._pipeline.run_callbacks()

@@ -7,8 +7,7 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ingest.client.cluster import monotonic_ms
@@ -81,17 +80,18 @@ class Driver:
         self.pump_at_ms = 0.0
         self.wall_ahead_ms = 0.0
 
-    @contextmanager
-    def turn(self) -> Iterator[None]:
-        """Hold the lock for a block.
+    def __enter__(self) -> None:
+        """Take a turn: hold the lock for a block.
 
         Raises:
             UsageError: this very thread holds it.
         """
         if self.owned():
             raise reentered()
-        with self._lock:
-            yield
+        self.acquire()
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.release()
 
     @property
     def attached(self) -> bool:
@@ -207,7 +207,7 @@ class Driver:
         self._waiters += 1
         try:
             while True:
-                with self.turn():
+                with self:
                     self.pump(force=True)
                     finished = done()
                     wait_ms = 0 if finished else pipeline.wait_ms()
@@ -260,7 +260,7 @@ class Driver:
 
     def flush(self, timeout: float | None) -> None:
         """Wait for what is not final now; what others send meanwhile is not waited for."""
-        with self.turn():
+        with self:
             left = self.pipeline.unresolved()
 
         def done() -> bool:
@@ -272,7 +272,7 @@ class Driver:
 
     def end_intake(self) -> None:
         """Take no more records."""
-        with self.turn():
+        with self:
             self.closing = True
             for topic in self.pipeline.topics.values():
                 for queue in topic.queues:
@@ -280,7 +280,7 @@ class Driver:
 
     def close(self, error: ForebayError) -> None:
         """Fail what is not resolved and close the sockets."""
-        with self.turn():
+        with self:
             self.pipeline.fail_all(error)
             if self._loop is not None:
                 self._loop.close()

@@ -118,6 +118,11 @@ class Cluster:
         """Whether its sockets are: by `close`, or because the interpreter ends."""
         return not self._release.alive
 
+    @property
+    def unsure(self) -> bool:
+        """Whether something was sent since `poll`: that may have swallowed the signal of an answer."""
+        return bool(self._unsure)
+
     # ---- requests ----------------------------------------------------------------------------------------------------
 
     def send(

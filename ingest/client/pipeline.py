@@ -149,16 +149,19 @@ class Pipeline:
     # ---- the work ----------------------------------------------------------------------------------------------------
 
     def pump(self, *, force: bool = False, busy: bool = False) -> None:
-        """Take answers, send what is due, give up on what is overdue; see `Sender.drain`."""
+        """Send what is due, take answers, give up on what is overdue; see `Sender.drain`."""
         now_ms = monotonic_ms()
+        if not self.sender.idle:  # before anything else: answers can wait, records are waited for
+            self._apply(self.sender.drain(now_ms, force=force, busy=busy), now_ms)
         self.cluster.poll(now_ms)
         if self.idle:
             return
-        self._apply(self.sender.drain(now_ms, force=force, busy=busy), now_ms)
+        self._apply(self.sender.drain(now_ms, force=force, busy=busy), now_ms)  # where answers made room
         self._apply(self.sender.expire(now_ms), now_ms)
         if self._held:
             self._expire_held(now_ms)
-        self.cluster.poll(now_ms)  # a send may have swallowed the signal of an answer
+        if self.cluster.unsure:
+            self.cluster.poll(now_ms)
 
     def wait_ms(self) -> int:
         """Return how long to sleep at most before the next `pump`."""

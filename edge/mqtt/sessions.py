@@ -16,10 +16,14 @@ from edge.mqtt.config import MqttConfig
 from edge.mqtt.connect import Refused
 from edge.mqtt.events import Connected, Lost
 from edge.mqtt.mapping import Mapping
-from edge.mqtt.packets import Connect, Publish
+from edge.mqtt.packets import Connect, Publish, Will
 from edge.mqtt.properties import Property
 from edge.mqtt.session import Session
 from edge.mqtt.stats import Counters
+from ingest.limits import MIB
+
+WILL_BYTES_MAX = 64 * MIB  # of all clients together; a will may have 64 KiB, and wait for days
+WILL_OVERHEAD_BYTES = 200
 
 
 class Arrived(msgspec.Struct, frozen=True):
@@ -67,15 +71,16 @@ Effect = TakeOver | Accepted | Refused | PublishWill
 
 
 class _Entry:
-    """A session and its times; None: does not apply now."""
+    """A session and its times; None: does not apply now. `will_bytes`: what its will occupies."""
 
-    __slots__ = ("connection", "ends_ms", "session", "will_ms")
+    __slots__ = ("connection", "ends_ms", "session", "will_bytes", "will_ms")
 
     def __init__(self, session: Session) -> None:
         self.session = session
         self.connection: object | None = None
         self.ends_ms: int | None = None
         self.will_ms: int | None = None
+        self.will_bytes = 0
 
 
 class Sessions:
@@ -88,6 +93,7 @@ class Sessions:
         self._entries: dict[str, _Entry] = {}
         self._due: list[tuple[int, int, str]] = []
         self._number = itertools.count()
+        self._will_bytes = 0
 
     def step(self, event: Event, now_ms: int) -> list[Effect]:
         """Take one event, at a monotonic time, and return what to do, in order."""
@@ -111,9 +117,15 @@ class Sessions:
             self._counters.takeovers += 1
             return [TakeOver(entry.connection)]
         present = False
+        will_bytes = _cost(event.connect.will)
+        if self._will_bytes + will_bytes > WILL_BYTES_MAX:
+            effects += self._publish_early(will_bytes)
+            if self._will_bytes + will_bytes > WILL_BYTES_MAX:
+                text = f"the wills of all clients take {self._will_bytes} bytes; there is no room for this one"
+                return [*effects, Refused(Reason.QUOTA_EXCEEDED, text)]
         if entry is None:
             if len(self._entries) >= self._config.sessions_max:
-                self._make_room()
+                effects += self._make_room()
             session = Session(event.client_id, event.user, self._mapping, self._config, self._counters)
             entry = self._entries[event.client_id] = _Entry(session)
         else:
@@ -124,6 +136,7 @@ class Sessions:
         entry.ends_ms = entry.will_ms = None
         self._counters.sessions = len(self._entries)
         entry.session.step(Connected(event.connect, present), now_ms)
+        self._count_will(entry)
         return [*effects, Accepted(entry.session, present)]
 
     def _departed(self, event: Departed, now_ms: int) -> list[Effect]:
@@ -132,6 +145,7 @@ class Sessions:
         assert entry.session is session and entry.connection is not None, "departs once"  # noqa: PT018
         entry.connection = None
         session.step(event.lost, now_ms)
+        self._count_will(entry)
         entry.ends_ms = now_ms + session.expiry_s * 1000
         effects: list[Effect] = []
         if session.will is not None:
@@ -183,6 +197,7 @@ class Sessions:
     def _will(self, entry: _Entry) -> list[Effect]:
         entry.will_ms = None
         publication = entry.session.will_publication()
+        self._count_will(entry)
         return [] if publication is None else [PublishWill(entry.session, publication)]
 
     def _end(self, client_id: str, entry: _Entry) -> list[Effect]:
@@ -191,15 +206,37 @@ class Sessions:
         self._counters.sessions = len(self._entries)
         return self._will(entry) if entry.will_ms is not None else []
 
-    def _make_room(self) -> None:
-        """Forget the session that was left longest ago, of those without a will to publish.
+    def _make_room(self) -> list[Effect]:
+        """End the sessions that end soonest of those without a connection; a will that waits is published now.
 
         Cost: a look at every session; only at the limit.
         """
-        left = [
-            (entry.ends_ms or 0, client_id)
-            for client_id, entry in self._entries.items()
-            if entry.connection is None and entry.will_ms is None
-        ]
+        left = [(e.ends_ms or 0, client_id) for client_id, e in self._entries.items() if e.connection is None]
+        effects: list[Effect] = []
         for _, client_id in heapq.nsmallest(max(1, len(left) // 10), left):
-            self._entries.pop(client_id).session.end()
+            effects += self._end(client_id, self._entries[client_id])
+        return effects
+
+    def _publish_early(self, wanted: int) -> list[Effect]:
+        """Publish wills that wait, the soonest due first, until there is room for `wanted` bytes.
+
+        Cost: a look at every session; only at the limit.
+        """
+        effects: list[Effect] = []
+        waiting = [
+            (entry.will_ms, client_id) for client_id, entry in self._entries.items() if entry.will_ms is not None
+        ]
+        for _, client_id in sorted(waiting):
+            if self._will_bytes + max(wanted, WILL_BYTES_MAX // 10) <= WILL_BYTES_MAX:
+                break
+            effects += self._will(self._entries[client_id])
+        return effects
+
+    def _count_will(self, entry: _Entry) -> None:
+        size = _cost(entry.session.will)
+        self._will_bytes += size - entry.will_bytes
+        entry.will_bytes = size
+
+
+def _cost(will: Will | None) -> int:
+    return 0 if will is None else WILL_OVERHEAD_BYTES + len(will.topic) + len(will.payload)

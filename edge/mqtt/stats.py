@@ -35,7 +35,6 @@ class Counters:
         "takeovers",
         "timeouts",
         "unanswered",
-        "unauthenticated",
         "wills",
     )
 
@@ -52,7 +51,6 @@ class Counters:
         self.bytes_in = 0
         self.connections = 0
         self.connections_refused = 0
-        self.unauthenticated = 0
         self.auth_failures = 0
         self.malformed = 0
         self.takeovers = 0
@@ -133,7 +131,7 @@ class BridgeStats(msgspec.Struct, frozen=True):
     """A bridge's stats.
 
     Attributes:
-        connected: 1 while the broker answers.
+        connections: 1 while the broker answers.
         sessions_lost_total: The broker had forgotten the session: what it had acknowledged for us is gone. Alarm.
         stale_acks_dropped_total: Acknowledgements of messages of an earlier connection; the broker sends those again.
     """

@@ -14,7 +14,17 @@ from edge.mqtt.mapping import GATEWAY_RULES, Mapping
 from edge.mqtt.packets import Connect, Publish, Will
 from edge.mqtt.properties import Property
 from edge.mqtt.session import Session
-from edge.mqtt.sessions import Accepted, Arrived, Departed, Effect, Passed, PublishWill, Sessions, TakeOver
+from edge.mqtt.sessions import (
+    WILL_BYTES_MAX,
+    Accepted,
+    Arrived,
+    Departed,
+    Effect,
+    Passed,
+    PublishWill,
+    Sessions,
+    TakeOver,
+)
 from edge.mqtt.stats import Counters
 
 WILL = Will("w", b"gone", 1, False)
@@ -176,6 +186,40 @@ def test_a_clean_session_lingers_until_the_log_has_answered_for_its_messages() -
     session.step(Settled([publish]), house.now_ms)
     house.after(5_000)
     assert house.counters.sessions == 0
+
+
+def test_wills_that_wait_are_bounded_like_any_session() -> None:
+    house = House(sessions_max=10)
+    published = 0
+    for number in range(100):
+        will = Will("w", bytes(60_000), 0, False, {Property.WILL_DELAY_INTERVAL: 86_400})
+        effects = house.arrive(number, msgspec.structs.replace(five(86_400, will=will), client_id=f"dev-{number}"))
+        published += sum(isinstance(effect, PublishWill) for effect in effects)
+        assert isinstance(effects[-1], Accepted)
+        house.depart(effects[-1].session)
+        house.now_ms += 1
+    assert house.counters.sessions <= 10
+    assert published >= 90, "a will that can't wait any longer is published, not forgotten"
+
+
+def test_wills_together_take_bounded_memory() -> None:
+    house = House()
+    kept, refused, published = 0, 0, 0
+    for number in range(3000):
+        will = Will("w", bytes(60_000), 0, False, {Property.WILL_DELAY_INTERVAL: 86_400})
+        effects = house.arrive(number, msgspec.structs.replace(five(86_400, will=will), client_id=f"dev-{number}"))
+        published += sum(isinstance(effect, PublishWill) for effect in effects)
+        if isinstance(effects[-1], Refused):
+            assert effects[-1].reason == Reason.QUOTA_EXCEEDED
+            refused += 1
+            continue
+        assert isinstance(effects[-1], Accepted)
+        kept += 1
+        if number < 500:
+            house.depart(effects[-1].session)
+    assert published == 500, "those that wait make room for those whose clients are there"
+    assert (kept - published) * 60_000 <= WILL_BYTES_MAX
+    assert refused == 3000 - kept > 0
 
 
 def test_sessions_are_bounded_and_the_longest_left_goes_first() -> None:

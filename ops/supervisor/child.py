@@ -261,6 +261,7 @@ def configure_log(name: str) -> None:
         return head + (f" {fields}" if fields else "") + (f"\n{trace}" if trace else "")
 
     structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger("info"),  # what each connection does would fill the disk
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="%Y-%m-%dT%H:%M:%S.%fZ", utc=True),

@@ -218,6 +218,8 @@ class SupervisorCore:
             if process.phase is Phase.ENDING and process.due_ms <= now_ms:
                 process.due_ms = now_ms + self._limits.killed_ms
                 effects.append(Kill(process.name))
+        if self._zygote_up and any(p.phase is Phase.FORKING and p.due_ms <= now_ms for p in self._processes.values()):
+            effects += self._zygote_lost("it does not answer", False, now_ms)
         if not self._zygote_up:
             if self._zygote_due_ms is None or self._zygote_due_ms <= now_ms:
                 # until it answers, nothing is asked of it; should it never answer, it is lost
@@ -227,7 +229,7 @@ class SupervisorCore:
         self._zygote_due_ms = None
         for process in self._processes.values():
             if process.phase is Phase.WAITING and process.due_ms <= now_ms:
-                process.phase = Phase.FORKING
+                process.phase, process.due_ms = Phase.FORKING, now_ms + self._limits.hung_ms
                 effects.append(Start(process.name))
         return effects
 
@@ -296,7 +298,7 @@ class SupervisorCore:
         self._zygote_due_ms = now_ms + self._back_off_ms(self._zygote_failures)
         for process in self._processes.values():
             if process.phase is Phase.FORKING:  # a child that was forked and not let go ends by itself
-                process.phase = Phase.WAITING
+                process.phase, process.due_ms = Phase.WAITING, now_ms
         if self._may_abort() and (permanent or self._zygote_failures >= self._limits.start_failures_max):
             self._stopping = True
             self._failure = reason
@@ -309,6 +311,8 @@ class SupervisorCore:
         if self._last_ms is not None and now_ms - self._last_ms > self._limits.held_up_ms:
             for process in self._processes.values():
                 process.progress_ms += now_ms - self._last_ms
+                if process.phase is Phase.FORKING:
+                    process.due_ms += now_ms - self._last_ms
         self._last_ms = now_ms
 
     def _observed(self, process: _Process, beats: int, now_ms: int) -> list[Effect]:
@@ -325,7 +329,7 @@ class SupervisorCore:
             return []
         if not stopped and stale_ms < self._patience_ms(process):
             return []
-        if excused and stale_ms < self._limits.excused_ms:
+        if excused and stale_ms < max(self._limits.excused_ms, 2 * self._patience_ms(process)):
             process.guilty_looks = 0
             return []
         process.guilty_looks += 1
@@ -341,8 +345,10 @@ class SupervisorCore:
 
     def _patience_ms(self, process: _Process) -> int:
         """Wait longer each time a process was killed for it: what hangs may be the disk."""
-        base = self._limits.hung_ms if process.phase is not Phase.STARTING else self._limits.starting_hung_ms
-        return min(base << min(process.hung_kills, 5), max(base, self._limits.excused_ms))
+        doublings = min(process.hung_kills, 5)
+        if process.phase is Phase.STARTING:
+            return self._limits.starting_hung_ms << doublings
+        return min(self._limits.hung_ms << doublings, self._limits.excused_ms)
 
     # Ending
 

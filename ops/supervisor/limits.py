@@ -10,7 +10,7 @@ class SupervisionLimits(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         hung_ms: A process whose counter stands still for so long, outside the disk and a debugger, is killed. The
-            counter is due once a second.
+            counter is due once a second. A zygote that does not fork within it is replaced.
         starting_hung_ms: The same before it serves: recovery may be long.
         excused_ms: From then on not even a slow disk excuses it.
         settled_ms: Having served for so long clears a process's failures: its next restart is at once.

@@ -249,7 +249,7 @@ def test_list_takes_less_than_300_ms(cluster: Cluster) -> None:
         start = cpu_seconds()  # what it waits for is a round trip of 1 ms; others' load is not its fault
         subprocess.run([*COMMAND, "list", "--data-dir", cluster.bootstrap], check=True, capture_output=True)
         seconds.append(cpu_seconds() - start)
-    assert min(seconds) < 0.3
+    assert min(seconds) < 0.3, "of CPU: the imports are what it costs"
 
 
 def test_ctrl_c_ends_produce_after_what_it_took(cluster: Cluster, shell: Shell, name: str) -> None:

@@ -261,6 +261,16 @@ def test_lost_zygote_is_replaced_and_pending_starts_are_asked_again() -> None:
     assert driver.step(ZygoteUp()) == [Start("a")]
 
 
+def test_zygote_that_does_not_fork_is_replaced_and_asked_again() -> None:
+    driver = Driver(spec("a"))
+    driver.step(Tick())
+    assert driver.step(ZygoteUp()) == [Start("a")]
+    assert driver.step(Tick(), LIMITS.hung_ms - 1000) == []
+    assert driver.step(Tick(), 1000) == [StartZygote()]
+    assert "does not answer" in driver.notes[-1]
+    assert driver.step(ZygoteUp()) == [Start("a")]
+
+
 def test_zygote_that_does_not_answer_is_replaced() -> None:
     driver = Driver(spec("a"))
     assert driver.step(Tick()) == [StartZygote()]

@@ -50,7 +50,7 @@ def test_killed_child_serves_again_at_once(toys: ToyRun) -> None:
     began = time.monotonic()
     os.kill(toys.process("a").pid, signal.SIGKILL)
     again = until(lambda: running(toys, "a", restarts=1))
-    assert time.monotonic() - began < 2  # 20 ms on a quiet machine
+    assert time.monotonic() - began < 10  # 20 ms on a quiet machine
     assert again.pid not in {process.pid for process in first.processes}
     assert toys.process("b") == ProcessStatus("b", "toy", other, "running", 0, True)
     assert toys.identity("a").pid == again.pid

@@ -305,8 +305,8 @@ class Consumer:
         return [self._fetcher.positions[name] for name in wanted]
 
     def _rewind(self, position: Position) -> None:
-        self._fetcher.void(position.name)
-        if position.offset >= 0:
+        stopped = self._fetcher.void(position.name, but_faults=True)
+        if position.offset >= 0 and not stopped and position.fault is None:
             position.seek(position.offset, position.epoch)
 
     def close(self) -> None:
@@ -326,7 +326,7 @@ class Consumer:
         if self._closed:
             return
         leave_to_parent(self._cluster, self._fetcher)
-        old = self._fetcher.positions
+        old, faults = self._fetcher.positions, self._fetcher.faults()
         self._start()
         if old:
             self._fetcher.assign(old)
@@ -334,5 +334,7 @@ class Consumer:
                 mine = self._fetcher.positions[name]
                 mine.seek(position.offset, position.epoch)
                 mine.timestamp_ms, mine.paused = position.timestamp_ms, position.paused
+                mine.topic_id = position.topic_id  # another one met now means that the topic was created anew
+            self._fetcher.tell(faults)
         if self._subscribed:
             self._cluster.want(self._subscribed)

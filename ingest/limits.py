@@ -21,6 +21,7 @@ class Limits(msgspec.Struct, frozen=True):
     decompressed_bytes_max: int = 64 * MIB
     decompression_ratio_max: int = 1000  # zstd reaches 32,000 x on zeros: that is an attack, not data
     batch_records_max: int = 1_000_000
+    producer_id_max: int = 2**62  # int64 in Kafka
     record_headers_max: int = 256
     batch_headers_max: int = 1_000_000  # distinct ones for columns: 100 MB of objects at worst
     request_timeout_ms_max: int = 60_000  # what a request may wait at a broker; clients ask again

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -13,6 +14,7 @@ from ingest.limits import LIMITS
 
 LONG_MAX = 2**63 - 1
 DAY_MS = 86_400_000
+VALUE_CHARS_MAX = 64  # values are kept as they were written, in every answer of metadata
 
 Check = Callable[[Any], str]
 
@@ -41,6 +43,8 @@ class TopicSetting(msgspec.Struct, frozen=True):
             ConfigError: naming key, value and what is allowed.
         """
         value: Any = text
+        if len(text) > VALUE_CHARS_MAX:
+            raise ConfigError(f"{self.name}={text[:40]}…: {len(text)} characters > {VALUE_CHARS_MAX}")
         if self.kind != "string":
             try:
                 value = int(text) if self.kind == "int" else float(text)
@@ -69,15 +73,23 @@ def _one_of(*allowed: str, unbuilt: tuple[str, ...] = ()) -> Check:
     return check
 
 
+# numpy may not be asked about just anything: for "M8[s/0]" it divides by zero, which ends the process
+_FIELD = r"[<>=|]?(?:[?biufcSUV]\d{0,5}|[mM]8\[(?:[YMWDhms]|[munpfa]s)\])"
+_DTYPE = re.compile(rf"{_FIELD}(?:,{_FIELD})*|bool|u?int(?:8|16|32|64)|float(?:16|32|64)|complex(?:64|128)")
+
+
 def _dtype(value: str) -> str:
     if not value:
         return ""
+    problem = "expected the name of a numpy type such as <f8, float64 or int32"
+    if not _DTYPE.fullmatch(value):
+        return problem
     import numpy as np
 
     try:
         dtype = np.dtype(value)
     except (TypeError, ValueError, SyntaxError):
-        return "expected the name of a numpy type such as <f8, float64 or int32"
+        return problem
     if dtype.hasobject or dtype.itemsize == 0 or dtype.shape:
         return "expected a type of one fixed size"
     return ""

@@ -18,7 +18,8 @@ import zmq
 
 from ingest.client.connection import Connection
 from ingest.discovery import bootstrap_endpoints
-from ingest.errors import ForebayError, ProtocolError, RequestTimedOut, TransportError
+from ingest.errors import ForebayError, ProtocolError, RequestTimedOut, TransportError, UsageError
+from ingest.limits import LIMITS
 from ingest.machine import machine_id
 from ingest.wire.frames import api_key_of, decode_body, encode_request
 from ingest.wire.messages import BrokerMetadata, Message, MetadataRequest, MetadataResponse, TopicMetadata
@@ -32,6 +33,7 @@ RETRY_MS = 20  # between two tries to learn metadata: a broker restarts in 100 t
 BOOTSTRAP_TIMEOUT_MS = 500
 CREATION_TIMEOUT_MS = 1_000
 ANY_BROKER = -1
+NAMES_CHARS_MAX = 32_768  # of topics in one request, whose header may take 64 KiB
 
 
 class Answered(NamedTuple):
@@ -58,6 +60,16 @@ class _UnderWay:
 
 def monotonic_ms() -> int:
     return time.monotonic_ns() // 1_000_000
+
+
+def _fitting(names: list[str]) -> list[str]:
+    """Return as many of the names as one request takes, one at least."""
+    room = NAMES_CHARS_MAX
+    for count, name in enumerate(names):
+        room -= len(name)
+        if room < 0 and count:
+            return names[:count]
+    return names
 
 
 def _release(pid: int, connections: dict[str, Connection], context: zmq.Context[zmq.Socket[bytes]]) -> None:
@@ -140,13 +152,18 @@ class Cluster:
         Args:
             broker_id: ANY_BROKER takes one that is connected.
             on_done: None: no answer comes (acks 0).
+        Raises:
+            UsageError: the request names more than a broker takes at once.
         """
         connection = self._connection(broker_id)
         if connection is None:
             return False
         number = next(self._ids)
+        header = encode_request(body, number, timeout_ms, self._client_id)
+        if len(header) > LIMITS.request_header_bytes_max:
+            raise UsageError(f"a {type(body).__name__} of {len(header)} bytes; ask for fewer things at once")
         self._unsure[connection] = None
-        if not connection.send(encode_request(body, number, timeout_ms, self._client_id), payload):
+        if not connection.send(header, payload):
             return False
         if on_done is not None:
             deadline_ms = (monotonic_ms() if now_ms is None else now_ms) + timeout_ms
@@ -268,9 +285,14 @@ class Cluster:
     def _keep_metadata(self, now_ms: int) -> None:
         if self._metadata_under_way or now_ms < self._metadata_retry_ms or self.closed:
             return
+        absent = self._auto_create - self.topics.keys()
+        create = bool(absent)
         names = None if self._all_topics else sorted(self._interest)
-        wait_ms = METADATA_WAIT_MS if self._known_version >= 0 else 0
-        create = bool(self._auto_create & (self._interest - self.topics.keys()))
+        partial = False
+        if names is not None and sum(map(len, names)) > NAMES_CHARS_MAX:  # then all topics, or some to be created
+            partial = create
+            names = _fitting(sorted(absent)) if create else None
+        wait_ms = METADATA_WAIT_MS if self._known_version >= 0 and not partial else 0
         body = MetadataRequest(names, self._known_version, create, wait_ms)
         timeout_ms = wait_ms + (
             METADATA_GRACE_MS if wait_ms else CREATION_TIMEOUT_MS if create else BOOTSTRAP_TIMEOUT_MS
@@ -279,14 +301,15 @@ class Cluster:
 
         def on_done(answered: Answered) -> None:
             if generation == self._metadata_generation:
-                self._take_metadata(answered)
+                self._take_metadata(answered, partial)
 
         if self.send(ANY_BROKER, body, on_done, timeout_ms=timeout_ms, now_ms=now_ms):
             self._metadata_under_way = True
         else:
             self._metadata_retry_ms = now_ms + RETRY_MS
 
-    def _take_metadata(self, answered: Answered) -> None:
+    def _take_metadata(self, answered: Answered, partial: bool) -> None:
+        """Take an answer; a partial one tells of some topics and leaves the others as they were known."""
         self._metadata_under_way = False
         if answered.error is not None:
             self._metadata_retry_ms = monotonic_ms() + RETRY_MS
@@ -297,14 +320,17 @@ class Cluster:
                 f"{self._bootstrap} is now cluster {body.cluster_id}; this client knows {self.cluster_id}"
             )
         self.cluster_id = body.cluster_id
-        self._known_version = body.version
+        self._known_version = -1 if partial else body.version
         if body.version < self.version:
             return  # another broker, that has not heard yet what we know
         self.version = body.version
         self.brokers = {broker.broker_id: broker for broker in body.brokers}
         self._by_broker.clear()
-        self.topics = {topic.name: topic for topic in body.topics if topic.error_code == 0}
-        self.missing = {topic.name for topic in body.topics if topic.error_code}
+        found = {topic.name: topic for topic in body.topics if topic.error_code == 0}
+        if not self._all_topics:
+            found = {name: topic for name, topic in found.items() if name in self._interest}
+        self.topics = {**self.topics, **found} if partial else found
+        self.missing = set() if self._all_topics else self._interest - self.topics.keys()
         if self._auto_create & self.missing:
             self._known_version = -1
             self._metadata_retry_ms = monotonic_ms() + RETRY_MS

@@ -33,6 +33,8 @@ from ingest.wire.messages import (
 RETRY_MS = 20
 LOOK_UP_TIMEOUT_MS = 5_000
 FETCH_GRACE_MS = 5_000
+FETCH_ITEMS_MAX = 1_000  # partitions in one request, whose header may take 64 KiB
+SHARED_WAIT_MS = 50
 _REFRESH = frozenset(
     {
         ErrorCode.UNKNOWN_TOPIC_OR_PARTITION,
@@ -99,11 +101,27 @@ class Fetcher:
         self._close_log(name)
         self.void(name)
 
-    def void(self, name: TopicPartition) -> None:
-        """Forget what is buffered for a partition."""
-        kept = [item for item in self.buffer if _name(item) != name]
+    def void(self, name: TopicPartition, *, but_faults: bool = False) -> bool:
+        """Forget what is buffered for a partition; tell whether an error was kept that stopped it."""
+        mine = [item for item in self.buffer if _name(item) == name]
+        faults = [item for item in mine if but_faults and isinstance(item, _Fault)]
+        kept = [item for item in self.buffer if _name(item) != name or item in faults]
         self.buffer = deque(kept)
         self.buffered_bytes = sum(_size(item) for item in kept if isinstance(item, Columns))
+        return any(fault.next_offset < 0 for fault in faults)
+
+    def faults(self) -> list[tuple[TopicPartition, ForebayError, int]]:
+        """Return the errors that stopped positions: partition, error, and where reset goes from there."""
+        waiting = [item for item in self.buffer if isinstance(item, _Fault) and item.position and item.next_offset < 0]
+        found = [(item.position.name, item.error, item.reset_ms) for item in waiting if item.position]
+        told = [(p.name, p.fault, LATEST_TIMESTAMP) for p in self.positions.values() if p.fault is not None]
+        return found + told
+
+    def tell(self, faults: Iterable[tuple[TopicPartition, ForebayError, int]]) -> None:
+        """Take over the `faults` of another fetcher, for the same partitions."""
+        for name, error, reset_ms in faults:
+            self.positions[name].stop()
+            self.buffer.append(_Fault(error, self.positions[name], reset_ms=reset_ms))
 
     def on_metadata(self) -> None:
         """Follow the leaders that metadata names now."""
@@ -136,11 +154,11 @@ class Fetcher:
             if position.fetch_offset >= 0 and position.leader >= 0 and not position.paused:
                 by_leader.setdefault(position.leader, []).append(position)
         for leader, positions in by_leader.items():
-            if self._is_local(leader) and not any(position.read_remotely for position in positions):
-                if not self._read_maps(positions):
-                    self._ask(leader, positions, now_ms, doorbell=True)
-            else:
-                self._ask(leader, positions, now_ms, doorbell=False)
+            local = self._is_local(leader)
+            mapped = [position for position in positions if local and not position.read_remotely]
+            found = self._read_maps(mapped)
+            if not found or len(mapped) < len(positions) or any(position.row < 0 for position in mapped):
+                self._ask(leader, positions, now_ms, local=local)
         if not self.buffer:
             self.buffer.extend(_Fault(p.fault, p) for p in self.positions.values() if p.fault is not None)
 
@@ -198,6 +216,7 @@ class Fetcher:
             try:
                 log = self._open_log(position)
                 batches = log.read(position.fetch_offset, max(1, self._fetch_bytes - self.buffered_bytes))
+                position.high_watermark = max(position.high_watermark, log.high_watermark)
             except (LogMoved, LogTruncation):  # what was lost, if anything, is for the leader to say
                 self._close_log(position.name)
                 position.row = -1
@@ -238,17 +257,22 @@ class Fetcher:
 
     # ---- over ZeroMQ -------------------------------------------------------------------------------------------------
 
-    def _ask(self, leader: int, positions: list[Position], now_ms: int, *, doorbell: bool) -> None:
+    def _ask(self, leader: int, positions: list[Position], now_ms: int, *, local: bool) -> None:
+        """Fetch; of what is read from maps only marks are asked for: the doorbell."""
         if leader in self._fetching or self._retry_at_ms.get(leader, 0) > now_ms:
             return
-        self._turn += 1
         turn = self._turn % len(positions)
+        self._turn += 1 if len(positions) <= FETCH_ITEMS_MAX else FETCH_ITEMS_MAX
         positions = positions[turn:] + positions[:turn]
-        max_bytes = 0 if doorbell else self._fetch_bytes
-        wait_ms = 0 if any(p.row < 0 for p in positions) else self._max_wait_ms
+        wait_ms = self._max_wait_ms
+        if len(positions) > FETCH_ITEMS_MAX:  # the others have their turn soon
+            positions, wait_ms = positions[:FETCH_ITEMS_MAX], min(wait_ms, SHARED_WAIT_MS)
+        if any(p.row < 0 for p in positions):
+            wait_ms = 0
+        bytes_of = [0 if local and not p.read_remotely else self._fetch_bytes for p in positions]
         items = [
             FetchPartition(p.topic_id, p.name.partition, p.fetch_offset, max_bytes, p.leader_epoch, p.fetch_epoch)
-            for p in positions
+            for p, max_bytes in zip(positions, bytes_of, strict=True)
         ]
         asked = [(p, p.generation, p.fetch_offset, p.leader, p.leader_epoch) for p in positions]
 
@@ -262,7 +286,7 @@ class Fetcher:
                 if now == then:  # a leader of another epoch vouches for nothing
                     self._fetched(leader, position, item, answered.payload)
 
-        body = FetchRequest(wait_ms, self._min_bytes, max_bytes, items)
+        body = FetchRequest(wait_ms, self._min_bytes, max(bytes_of), items)
         if self._cluster.send(leader, body, on_done, timeout_ms=wait_ms + FETCH_GRACE_MS, now_ms=now_ms):
             self._fetching.add(leader)
 
@@ -293,6 +317,7 @@ class Fetcher:
         position.row = item.row
         if item.frame >= 0:
             self._decode(position, memoryview(payload[item.frame]))
+            position.read_remotely = False  # behind it the map may be good again
 
     def _out_of_range(self, position: Position, item: FetchedPartition) -> None:
         """The leader, its epoch verified, has no such offset."""
@@ -305,7 +330,7 @@ class Fetcher:
             position.stop()
             self.buffer.append(_Fault(RemoteError(text, code=int(ErrorCode.OFFSET_OUT_OF_RANGE)), position))
             return
-        if offset > item.high_watermark >= 0:
+        if offset > item.high_watermark >= 0 and position.fetch_epoch >= 0:  # records below it were read
             text = f"{name.topic}-{name.partition}: the log ends at {item.high_watermark}, before {offset}"
             self._truncated(position, text)
             return

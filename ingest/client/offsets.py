@@ -11,7 +11,7 @@ from ingest.client.cluster import Answered, Cluster, monotonic_ms
 from ingest.errors import CorruptBatch, ForebayError, RemoteError, RequestTimedOut, TransportError, UsageError
 from ingest.records.batch import decode_batch
 from ingest.records.header import verify_batch
-from ingest.wire.codes import error_from_code
+from ingest.wire.codes import ErrorCode, error_from_code
 from ingest.wire.messages import (
     FetchPartition,
     FetchRequest,
@@ -82,6 +82,8 @@ def _refine(fetched: Answered, timestamp_ms: int, fallback: Found) -> Found | Fo
     if fetched.error is not None:
         return fetched.error
     partition = fetched.body.partitions[0]
+    if partition.error_code == ErrorCode.CORRUPT_MESSAGE:
+        return fallback  # reading from there tells of the damage
     if partition.error_code:
         return error_from_code(partition.error_code)
     if partition.frame < 0:
@@ -89,7 +91,7 @@ def _refine(fetched: Answered, timestamp_ms: int, fallback: Found) -> Found | Fo
     try:
         return first_at_or_after(fetched.payload[partition.frame], timestamp_ms, fallback[0]) or fallback
     except CorruptBatch:
-        return fallback  # reading from there tells of the damage
+        return fallback
 
 
 def find_offset(cluster: Cluster, topic: str, partition: int, timestamp_ms: int, timeout_ms: int) -> Found:

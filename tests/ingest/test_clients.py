@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import itertools
 import os
+import time
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -542,3 +543,85 @@ def test_a_closed_producer_says_so(cluster: Cluster, topic: str) -> None:
     producer.close()
     with pytest.raises(UsageError, match="closed"):
         producer.send(topic, b"v")
+
+
+def test_hundreds_of_long_topic_names_are_served(cluster: Cluster) -> None:
+    names = [f"{'n' * 220}-{next(_names)}" for _ in range(300)]
+    with Producer(cluster.bootstrap) as producer:
+        for name in names:
+            producer.send(name, b"v")
+        producer.flush(60)
+    with Consumer(cluster.bootstrap, topics=names, auto_offset_reset="earliest") as consumer:
+        seen: set[str] = set()
+        deadline = time.monotonic() + 60
+        while len(seen) < 300 and time.monotonic() < deadline:
+            seen |= {record.topic for record in consumer.poll(1000)}
+    with Admin(cluster.bootstrap) as admin:
+        for at in range(0, 300, 100):
+            admin.delete_topics(names[at : at + 100])
+    assert seen == set(names)
+
+
+@pytest.mark.parametrize("local", [True, False])
+def test_more_partitions_than_one_fetch_can_name_are_read(cluster: Cluster, local: bool) -> None:
+    name = f"wide-{next(_names)}"
+    with Admin(cluster.bootstrap, timeout_ms=60_000) as admin:
+        admin.create_topic(name, 2500)
+        try:
+            with (
+                Consumer(cluster.bootstrap, topics=[name], auto_offset_reset="earliest", local=local) as consumer,
+                Producer(cluster.bootstrap) as producer,
+            ):
+                wanted = set(range(0, 2500, 7))
+                for partition in wanted:
+                    producer.send(name, b"v", partition=partition)
+                producer.flush(60)
+                seen: set[int] = set()
+                deadline = time.monotonic() + 60
+                while seen != wanted and time.monotonic() < deadline:
+                    seen |= {record.partition for record in consumer.poll(1000)}
+            assert seen == wanted
+        finally:
+            admin.delete_topics([name])
+
+
+def test_no_partition_waits_until_another_is_read_to_its_end(cluster: Cluster) -> None:
+    name = f"beside-{next(_names)}"
+    with Admin(cluster.bootstrap) as admin:
+        admin.create_topic(name, 3)
+        places = sorted(admin.describe_topic(name).partitions, key=lambda place: (place.leader, place.partition))
+    pairs = itertools.pairwise(places)
+    one, other = next((a.partition, b.partition) for a, b in pairs if a.leader == b.leader)
+    batches = 2000
+    with Producer(cluster.bootstrap) as producer:
+        for _ in range(batches):
+            producer.send_arrays(name, values=np.zeros(1), partition=one)
+        producer.send_arrays(name, values=np.zeros(1), partition=other)
+    with Consumer(cluster.bootstrap, auto_offset_reset="earliest", fetch_max_bytes=1) as consumer:
+        consumer.assign([(name, one)])
+        assert consumer.poll_arrays(5000, 1)  # mapped from here on
+        consumer.assign([(name, one), (name, other)])
+        read = 0
+        while not any(columns.partition == other for columns in consumer.poll_arrays(5000, 1)):
+            read += 1
+    assert read < batches - 1
+
+
+def test_a_local_reader_that_is_behind_knows_by_how_much(cluster: Cluster, topic: str) -> None:
+    with Consumer(cluster.bootstrap, topics=[topic], auto_offset_reset="earliest", fetch_max_bytes=1) as consumer:
+        fill(cluster, topic, 3)
+        assert consumer.poll(10_000, 1)
+        for _ in range(3):
+            fill(cluster, topic, 5)
+        consumer.poll(10_000, 1)
+        consumer.poll(10_000, 1)
+        consumer.poll(10_000, 1)
+        assert consumer.lag() == {(topic, 0): 18 - consumer.position(topic, 0)}
+
+
+def test_an_offset_that_never_was_meets_reset(cluster: Cluster, topic: str) -> None:
+    fill(cluster, topic, 3)
+    with Consumer(cluster.bootstrap, auto_offset_reset="earliest") as consumer:
+        consumer.assign([(topic, 0)])
+        consumer.seek(topic, 0, 1000)
+        assert [record.offset for record in consumer.poll(10_000)] == [0, 1, 2]

@@ -27,7 +27,10 @@ def test_the_defaults_are_kafkas_but_for_durability() -> None:
         ("segment.bytes", "10", "16384"),
         ("durability", "maybe", "fsync or os"),
         ("cleanup.policy", "compact", "not supported"),
-        ("value.dtype", "object", "fixed size"),
+        ("value.dtype", "object", "numpy"),
+        ("value.dtype", "S0", "fixed size"),
+        ("value.dtype", "M8[s/0]", "numpy"),  # numpy divides by zero for it
+        ("retention.ms", "0" * 4000 + "1", "4001 characters"),
         ("value.dtype", "no type", "numpy"),
         ("retention.mss", "1", r"did you mean retention\.ms"),
         ("nonsense", "1", "unknown topic config nonsense"),
@@ -56,4 +59,5 @@ def test_broker_configs_set_the_defaults_of_topics() -> None:
 
 
 def test_a_dtype_of_one_size_is_taken() -> None:
-    assert parse_topic_configs({"value.dtype": "<f8"})["value.dtype"] == "<f8"
+    for name in ("<f8", "float64", "i4", "uint16", "S12", "M8[ms]", "<f8,<i4", "?", "bool"):
+        assert parse_topic_configs({"value.dtype": name})["value.dtype"] == name

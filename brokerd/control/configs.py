@@ -27,6 +27,9 @@ from ingest.wire.messages import (
 DYNAMIC_TOPIC, DYNAMIC_BROKER, STATIC_BROKER, DEFAULT = 1, 2, 4, 5  # Kafka's ConfigSource
 
 
+DESCRIBED_MAX = 1_000  # resources in one request: some 3 MB of answer
+
+
 @dataclass(slots=True)
 class ConfigsDecision:
     changes: list[Change] = field(default_factory=list)
@@ -36,8 +39,13 @@ class ConfigsDecision:
 def describe(cluster: Cluster, request: DescribeConfigsRequest) -> list[DescribedConfigs]:
     """Return every config of each resource, with its value in force and where that comes from."""
     described = []
+    seen: set[tuple[int, str]] = set()
     for resource in request.resources:
+        key = (resource.resource_type, resource.name)
         try:
+            if key in seen or len(seen) >= DESCRIBED_MAX:
+                raise Refused(ErrorCode.INVALID_REQUEST, f"named twice, or more than {DESCRIBED_MAX} resources")
+            seen.add(key)
             described.append(DescribedConfigs(resource, int(ErrorCode.NONE), _entries(cluster, resource)))
         except Refused as refused:
             described.append(DescribedConfigs(resource, int(refused.code), message=str(refused)))

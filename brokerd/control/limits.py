@@ -16,7 +16,7 @@ class ControlLimits(msgspec.Struct, frozen=True):
     past_incarnations_max: int = 16  # remembered per broker; each restart adds one
     deleted_topics_max: int = 10_000  # not yet erased by some registered broker
     leader_epoch_max: int = 2**31 - 2  # int32 in Kafka; one more is granted
-    producer_id_max: int = 2**62  # int64 in Kafka; blocks follow it
+    producer_id_floor_max: int = LIMITS.producer_id_max - 2**32  # one beyond was made up by its producer, never granted
 
 
 CONTROL_LIMITS = ControlLimits()

@@ -58,7 +58,8 @@ def decide_registration(
     found = {(p.topic_id, p.partition): p for p in request.partitions}
     again = before is not None and before.incarnation == broker.incarnation
     partitions = _granted(image, broker.broker_id, found, every=not again)
-    next_producer_id = max(image.next_producer_id, request.producer_id_floor + 1)
+    floor = request.producer_id_floor
+    next_producer_id = max(image.next_producer_id, floor + 1 if floor <= limits.producer_id_floor_max else 0)
     record = _record(request, before, limits)
     changes: list[Change] = [Put(partition) for partition in partitions]
     if next_producer_id > image.next_producer_id:
@@ -146,9 +147,3 @@ def _check(request: BrokerRegistrationRequest, cluster_id: str, limits: ControlL
                 f"{name}-{p.partition}: leader epoch {p.leader_epoch} in the log is beyond {limits.leader_epoch_max}; "
                 "`forebay log verify` tells what is wrong with it",
             )
-    if request.producer_id_floor > limits.producer_id_max:
-        raise Refused(
-            ErrorCode.INVALID_REQUEST,
-            f"producer id {request.producer_id_floor} in the log is beyond {limits.producer_id_max}; "
-            "`forebay log verify` tells what is wrong with it",
-        )

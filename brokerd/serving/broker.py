@@ -15,6 +15,7 @@ from brokerd.config import BrokerConfig
 from brokerd.serving.controller_link import Send
 from brokerd.serving.outbox import Answer, Peer
 from brokerd.serving.partition import Partition
+from brokerd.serving.produce import PARKED_MAX
 from brokerd.serving.requests import CLIENT_APIS, RequestHandler
 from brokerd.serving.stats import BrokerStats, broker_stats
 from brokerd.serving.unsent import UnsentAnswers
@@ -38,6 +39,10 @@ POLL_MS_MAX = 250  # the progress stamp is due at least once a second
 SHARED_BYTES_MIN = 262_144  # smaller answers are copied: a shared buffer costs a wake-up of pyzmq's thread
 MAINTAIN_MS = 1000
 CHECKPOINT_MS = 5000
+HELD_MAX = PARKED_MAX + 100  # answers kept for one peer that ZeroMQ has no room for
+HELD_TOTAL_MAX = 100_000
+HELD_RETRY_MS = 5
+TELL_MS = 1000  # between two lines about messages nobody can read: what comes from outside may not fill the disk
 
 
 def run(config: BrokerConfig, lifeline: Lifeline) -> None:
@@ -53,6 +58,7 @@ def run(config: BrokerConfig, lifeline: Lifeline) -> None:
         page_path=config.page_path,
         failed_dir=config.failed_dir,
         local_read=config.local_read,
+        beat=lifeline.beat,
     )
     _Loop(config, lifeline, directory).run()
     directory.close()  # after an error the process ends without: what is known to be wrong is not called clean
@@ -81,9 +87,13 @@ class _Loop:
         self._maintain_at_ms = 0
         self._checkpoint_at_ms = 0
         self._ready = False
+        self._refusal = ""
         self._disk_full = False
         self._latency = {int(api): LatencyRecorder() for api in CLIENT_APIS}
         self.malformed = 0
+        self._malformed_told_ms = -TELL_MS
+        self._held: dict[tuple[int, bytes], list[Answer]] = {}
+        self._held_count = 0
         self.unroutable = 0
 
     def run(self) -> None:
@@ -100,6 +110,8 @@ class _Loop:
             while True:
                 now_ms = time.monotonic_ns() // 1_000_000
                 wait_ms = 0 if handler.led.pending else max(0, min(POLL_MS_MAX, handler.next_deadline_ms() - now_ms))
+                if self._held:
+                    wait_ms = min(wait_ms, HELD_RETRY_MS)
                 ready = dict(poller.poll(wait_ms))
                 if lifeline.stop_fd in ready:
                     break
@@ -155,7 +167,9 @@ class _Loop:
                 continue
             except ProtocolError as error:
                 self.malformed += 1
-                log.warning("dropped a message", peer=peer.identity.hex(), reason=str(error))
+                if self._malformed_told_ms + TELL_MS <= now_ms:
+                    self._malformed_told_ms = now_ms
+                    log.warning("dropped a message", reason=str(error)[:200], dropped=self.malformed)
                 continue
             size += sum(memoryview(frame).nbytes for frame in request.payload)
             peer = Peer(index, peer.identity, request.api_key, time.monotonic_ns())
@@ -183,12 +197,14 @@ class _Loop:
                 self._handler.moved(found)
 
     def _send_answers(self) -> None:
+        self._send_held()
         answers = self._handler.outbox.take()
         if not answers:
             return
         failpoint("serving.before_answer")
         for answer in answers:
-            self._send_answer(answer)
+            if answer.peer.connection in self._held or not self._send_answer(answer):
+                self._hold(answer)
         self._unsent.round_over()
         now_ns = time.monotonic_ns()
         for answer in answers:
@@ -197,7 +213,26 @@ class _Loop:
             if recorder is not None:
                 recorder.observe((now_ns - peer.received_ns) / 1e9)
 
-    def _send_answer(self, answer: Answer) -> None:
+    def _send_held(self) -> None:
+        """Send what ZeroMQ had no room for, as far as it has some now."""
+        held, self._held = self._held, {}
+        self._held_count = 0
+        for waiting in held.values():
+            for answer in waiting:
+                if answer.peer.connection in self._held or not self._send_answer(answer):
+                    self._hold(answer)
+
+    def _hold(self, answer: Answer) -> None:
+        """Keep an answer for a peer that has not read the earlier ones: a flush may release hundreds at once."""
+        waiting = self._held.setdefault(answer.peer.connection, [])
+        if answer.payload or len(waiting) >= HELD_MAX or self._held_count >= HELD_TOTAL_MAX:
+            self.unroutable += 1  # it does not read at all: it asks again or it does not
+            return
+        waiting.append(answer)
+        self._held_count += 1
+
+    def _send_answer(self, answer: Answer) -> bool:
+        """Hand an answer to ZeroMQ; False: it has no room for the peer now."""
         router = self._routers[answer.peer.socket]
         frames = [answer.peer.identity, answer.header, *answer.payload]
         size = sum(memoryview(frame).nbytes for frame in answer.payload)
@@ -208,8 +243,11 @@ class _Loop:
                 self._unsent.add(answer.peer.connection, tracker, size)
             else:
                 router.send_multipart(frames, zmq.NOBLOCK)
+        except zmq.Again:
+            return False
         except zmq.ZMQError:
-            self.unroutable += 1  # the peer has gone, or it does not read: it asks again or it does not
+            self.unroutable += 1  # the peer has gone
+        return True
 
     def _receive_controller(self, now_ms: int) -> None:
         lost = self._controller.lost
@@ -218,6 +256,10 @@ class _Loop:
             self._handler.on_controller(link.on_response(response, now_ms), now_ms)
         if self._controller.lost != lost:
             self._handler.on_controller(link.on_lost(now_ms), now_ms)
+        if link.refusal != self._refusal:
+            self._refusal = link.refusal
+            if self._refusal:
+                log.error("the controller does not register this broker; it goes on asking", reason=self._refusal)
 
     def _send_controller(self) -> bool:
         """Send what is due to the controller; tell whether its socket must be made anew."""

@@ -98,7 +98,11 @@ class _Waiting:
 
 
 class ControllerLink:
-    """Decide what to say to the controller next; touch no socket and no clock."""
+    """Decide what to say to the controller next; touch no socket and no clock.
+
+    Attributes:
+        refusal: Why the controller does not register this broker, empty if it does.
+    """
 
     def __init__(self, broker_id: int, registration: Callable[[], BrokerRegistrationRequest]) -> None:
         self._broker_id = broker_id
@@ -111,6 +115,7 @@ class ControllerLink:
         self.received_version = -1
         self.applied_version = -1
         self._next_heartbeat_ms = 0
+        self.refusal = ""
 
     @property
     def registered(self) -> bool:
@@ -185,6 +190,8 @@ class ControllerLink:
                 if waiting.api_key == ApiKey.BROKER_REGISTRATION:
                     return [FencedOut()]
                 self.broker_epoch = -1
+            if waiting.api_key == ApiKey.BROKER_REGISTRATION:
+                self.refusal = str(error)
             self._retry_at_ms = now_ms + RETRY_MS
             return self.tick(now_ms)
         epoch = getattr(body, "controller_epoch", self.controller_epoch)
@@ -193,6 +200,7 @@ class ControllerLink:
         self.controller_epoch = epoch
         if isinstance(body, BrokerRegistrationResponse):
             self.broker_epoch = body.broker_epoch
+            self.refusal = ""
             self.applied_version = self.received_version = -1
             return [Registered(body.broker_epoch, body.version), *self.tick(now_ms)]
         if isinstance(body, AllocateProducerIdsResponse):

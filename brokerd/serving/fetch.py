@@ -10,7 +10,7 @@ from brokerd.serving.parked import ParkedFetch
 from brokerd.serving.partition import Find, Partition
 from brokerd.serving.unsent import UnsentAnswers
 from brokerd.storage.log import OffsetOutOfRange
-from ingest.errors import CorruptBatch
+from ingest.errors import CorruptBatch, LogDirOffline, StorageError
 from ingest.limits import LIMITS
 from ingest.wire.codes import ErrorCode
 from ingest.wire.frames import Request
@@ -42,6 +42,9 @@ class FetchRoom:
         body: FetchRequest = request.body
         if body.max_wait_ms < 0 or any(item.max_bytes < 0 for item in body.partitions):
             self._outbox.refuse(peer, request.correlation_id, ErrorCode.INVALID_REQUEST, "negative wait or size")
+            return
+        if len({(item.topic_id, item.partition) for item in body.partitions}) != len(body.partitions):
+            self._outbox.refuse(peer, request.correlation_id, ErrorCode.INVALID_REQUEST, "a partition is named twice")
             return
         partitions = []
         ready = not body.partitions
@@ -176,3 +179,10 @@ class FetchRoom:
         except CorruptBatch as error:
             self.corrupt += 1
             return ErrorCode.CORRUPT_MESSAGE, b"", getattr(error, "next_offset", -1)
+        except LogDirOffline:
+            raise
+        except (
+            StorageError,
+            OSError,
+        ):  # no descriptor left, or a file gone: this read's trouble alone
+            return ErrorCode.KAFKA_STORAGE_ERROR, b"", -1

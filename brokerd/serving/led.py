@@ -31,7 +31,7 @@ class _Lead:
     key: Key
     topic: str
     leader_epoch: int
-    config: LogConfig
+    configs: dict[str, str]
 
 
 class LedPartitions:
@@ -106,9 +106,7 @@ class LedPartitions:
                     continue
                 led = self._led.get(key)
                 if led is None or led.log.leader_epoch < item.leader_epoch or self._configs.get(key) != topic.configs:
-                    self._configs[key] = topic.configs
-                    config = LogConfig.from_topic_configs(topic.configs)
-                    self._work.append(_Lead(key, topic.name, item.leader_epoch, config))
+                    self._work.append(_Lead(key, topic.name, item.leader_epoch, topic.configs))
         deleted = set(snapshot.deleted_topic_ids)
         on_disk = {(topic_id, partition) for topic_id, partition in self._directory.found()}
         self._work.extend(key for key in on_disk | set(self._led) if key[0] in deleted)
@@ -147,10 +145,12 @@ class LedPartitions:
 
     def _lead(self, item: _Lead) -> Partition:
         led = self._led.get(item.key)
+        config = LogConfig.from_topic_configs(item.configs)
         if led is None:
-            led = Partition(item.topic, self._directory.partition(*item.key, item.config), self._broker_id)
-        elif led.log.config != item.config:
-            led.log.alter_config(item.config)
+            led = Partition(item.topic, self._directory.partition(*item.key, config), self._broker_id)
+        elif led.log.config != config:
+            led.log.alter_config(config)
+        self._configs[item.key] = item.configs
         if led.log.leader_epoch < item.leader_epoch:
             led.log.become_leader(item.leader_epoch)
             led.epoch_start = led.log.end_offset

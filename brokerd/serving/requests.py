@@ -26,7 +26,8 @@ from brokerd.serving.partition import Partition
 from brokerd.serving.produce import ProduceRoom
 from brokerd.serving.producer_ids import ProducerIdBlocks
 from brokerd.serving.unsent import UnsentAnswers
-from ingest.errors import Fenced, StorageError
+from ingest.errors import CorruptBatch, Fenced, LogDirOffline, StorageError
+from ingest.limits import LIMITS
 from ingest.wire.codes import ErrorCode
 from ingest.wire.frames import Request, encode_raw_response
 from ingest.wire.messages import (
@@ -170,7 +171,12 @@ class RequestHandler:
             return ListedOffset(0, log.start_offset, -1, epoch)
         if item.timestamp_ms < 0:
             return ListedOffset(int(ErrorCode.INVALID_REQUEST))
-        at = log.offset_for_time(item.timestamp_ms, end=log.high_watermark)
+        try:
+            at = log.offset_for_time(item.timestamp_ms, end=log.high_watermark)
+        except LogDirOffline:
+            raise
+        except (CorruptBatch, StorageError, OSError):
+            return ListedOffset(int(ErrorCode.KAFKA_STORAGE_ERROR))
         if at is None:
             return ListedOffset(0, -1, -1, epoch)
         return ListedOffset(0, max(at[0], log.start_offset), at[1], epoch)
@@ -199,6 +205,10 @@ class RequestHandler:
 
     def _init_producer_id(self, peer: Peer, request: Request, now_ms: int) -> None:
         body: InitProducerIdRequest = request.body
+        if body.producer_id > LIMITS.producer_id_max:
+            text = f"producer id {body.producer_id} was never granted"
+            self.outbox.refuse(peer, request.correlation_id, ErrorCode.INVALID_REQUEST, text)
+            return
         if body.producer_id >= 0 and 0 <= body.producer_epoch < 32766:
             answer = InitProducerIdResponse(body.producer_id, body.producer_epoch + 1)
             self.outbox.answer(peer, request.correlation_id, answer)

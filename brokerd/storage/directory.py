@@ -6,6 +6,7 @@ import os
 import secrets
 import shutil
 import uuid
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -85,12 +86,14 @@ class LogDirectory:
         failed_dir: str | Path,
         local_read: str = "group",
         reserve_bytes: int = RESERVE_BYTES,
+        beat: Callable[[], None] = lambda: None,
     ) -> LogDirectory:
         """Take the directory's lock, then everything else.
 
         Args:
             page_path: The state page, on tmpfs; if the directory fails, a mark is left beside it.
             failed_dir: Where a durable mark is left too; on another disk if there is one.
+            beat: Called during what may take long: salvage, surveys, recoveries.
             local_read: "group": local readers of the same group may map the files; "off": nobody else may.
         Raises:
             DirectoryLocked: another process has it.
@@ -122,6 +125,7 @@ class LogDirectory:
                 file_mode=file_mode,
                 reserve_bytes=reserve_bytes,
             )
+            disk.beat = beat
             if disk.failed_before():
                 salvage(disk)
             return cls(root, lock, disk, identity.directory_id, Path(page_path))
@@ -228,15 +232,18 @@ class LogDirectory:
         assert key not in self._logs, "a partition is opened once"
         self._surveys.pop(key, None)
         path = self._partition_path(key)
-        recovered = Recovery(
-            self._disk,
-            path,
-            index_interval_bytes=config.index_interval_bytes,
-            durable=config.durability == "fsync",
-            compacted="compact" in config.cleanup_policy,
-            checkpoint=self._checkpoint.partitions.get(key),
-        ).run()
-        row = self._page.claim(row_tag(topic_id, partition))
+        try:
+            recovered = Recovery(
+                self._disk,
+                path,
+                index_interval_bytes=config.index_interval_bytes,
+                durable=config.durability == "fsync",
+                compacted="compact" in config.cleanup_policy,
+                checkpoint=self._checkpoint.partitions.get(key),
+            ).run()
+            row = self._page.claim(row_tag(topic_id, partition))
+        except OSError as error:  # no descriptor left, no room for the state page: this partition's trouble alone
+            raise StorageError(f"can't open {path}: {error.strerror}", path=path) from error
         # The last owner may have died between making a name and flushing it: the first flush covers both directories.
         names = (self.path, path)
         log = Log(self._disk, path, topic_id, partition, config, row, recovered, self._checkpoint, names)

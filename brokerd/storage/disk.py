@@ -55,6 +55,7 @@ class Disk:
 
     Attributes:
         failed_marks: Where `fail` leaves a mark, the one that outlives a power cut last.
+        beat: Called during what may take long, so that the owner can show that it makes progress.
         failed: Why the directory failed; empty while it works.
         full: Whether the last wish for space was refused.
     """
@@ -63,6 +64,7 @@ class Disk:
         self, path: Path, failed_marks: Sequence[Path], *, directory_mode: int, file_mode: int, reserve_bytes: int
     ) -> None:
         self.path = path
+        self.beat: Callable[[], None] = lambda: None
         self.failed_marks = failed_marks
         self.directory_mode = directory_mode
         self.file_mode = file_mode

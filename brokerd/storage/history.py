@@ -53,6 +53,7 @@ def rebuild_producers(
         following = segments[index + 1].base_offset if index + 1 < len(segments) else end_offset
         if following <= offset:
             continue
+        disk.beat()
         start_offset, position = segment.base_offset, 0
         if offset > start_offset:
             try:
@@ -132,6 +133,7 @@ def survey(disk: Disk, directory: Path, checkpoint: CheckpointRecord | None) -> 
     bases = sorted(name[0] for name in names if name is not None and name[1] == LOG)
     for base in [base for base in bases if base >= start]:
         segment = Segment(disk, directory, base, 4096)
+        disk.beat()
         segment.sealed = True
         position, offset = 0, base
         if checkpoint is not None and base == start:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,7 +25,7 @@ from brokerd.storage.segments import Segments
 from brokerd.storage.snapshots import Snapshots
 from brokerd.storage.staging import stage
 from brokerd.storage.unflushed import Unflushed
-from ingest.errors import CorruptBatch, DiskFull
+from ingest.errors import CorruptBatch, LogDirOffline, StorageError
 from ingest.failpoints import failpoint
 from ingest.log.names import START, file_name
 from ingest.records.header import FLAG_LOG_APPEND_TIME, BatchHeader
@@ -321,7 +320,7 @@ class Log:
         if found is None:
             try:
                 found = epoch_end(self._segments, max(self.start_offset, self._segments.bases[0]), epoch)
-            except (CorruptBatch, OSError):
+            except (CorruptBatch, StorageError, OSError):
                 return None
             if len(self._epoch_ends) >= _EPOCH_ENDS_MAX:
                 self._epoch_ends.clear()
@@ -381,8 +380,12 @@ class Log:
             idle_ms = age_ms - max(self._last_append_age_ms, active.since_age_ms)
             expired = 0 <= config.retention_ms < idle_ms and self.end_offset <= self.high_watermark
             if age_ms - active.since_age_ms >= config.segment_ms or expired:
-                with suppress(DiskFull):  # the next round tries again
+                try:
                     self.roll()
+                except LogDirOffline:
+                    raise
+                except StorageError:  # a full disk, no descriptor left: the next round tries again
+                    pass
         if config.cleanup_policy == "delete" and len(self._segments) > 1:
             sealed = [
                 SealedSegment(segment.stored_bytes(), age_ms - self._snapshots.age_ms(following), following)

@@ -122,6 +122,7 @@ class Recovery:
         first_open = self._first_unproven(segments)
         for index, segment in enumerate(segments[:-1]):
             segment.sealed = True
+            self._disk.beat()
             if index < first_open:
                 self._check_sealed(segment, segments[index + 1].base_offset, files.lost)
         end_offset = self._scan(segments, first_open, files.lost)
@@ -207,6 +208,7 @@ class Recovery:
         """Check what lies above the recovery point; cut a torn tail; return the log's end."""
         index = first
         while True:
+            self._disk.beat()
             segment = segments[index]
             following = segments[index + 1].base_offset if index + 1 < len(segments) else _UNKNOWN
             position, offset = self._start(segment)

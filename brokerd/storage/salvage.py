@@ -14,6 +14,7 @@ kill. Whoever maps the old file keeps its pages and sees nothing of the new one 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from brokerd.storage.checkpoint import Checkpoint
@@ -39,6 +40,7 @@ def salvage(disk: Disk) -> None:
         for path in sorted(disk.path.rglob("*")):
             if path.is_file() and not path.is_symlink():
                 _drop_cache(path)
+                disk.beat()
         checkpoint = Checkpoint(disk)
         for entry in sorted(disk.path.iterdir()):
             key = parse_partition_name(entry.name)
@@ -68,7 +70,7 @@ def _salvage_partition(disk: Disk, path: Path, recovery_segment: int) -> None:
     names = [parse_file_name(entry.name) for entry in path.iterdir()]
     bases = sorted(name[0] for name in names if name is not None and name[1] == LOG)
     for base in [base for base in bases if base >= recovery_segment]:
-        copy_readable(File(path / file_name(base, LOG), READ), disk.file_mode)
+        copy_readable(File(path / file_name(base, LOG), READ), disk.file_mode, disk.beat)
         for suffix in (INDEX, TIME_INDEX):
             (path / file_name(base, suffix)).unlink(missing_ok=True)
     for offset in [name[0] for name in names if name is not None and name[1] == SNAPSHOT]:
@@ -77,10 +79,11 @@ def _salvage_partition(disk: Disk, path: Path, recovery_segment: int) -> None:
     fsync_directory(path)
 
 
-def copy_readable(file: File, mode: int) -> None:
+def copy_readable(file: File, mode: int, beat: Callable[[], None] = lambda: None) -> None:
     """Put a copy of what the device returns of a file in its place, on new blocks; what it refuses becomes zeros."""
     copy = File(file.path.with_name(file.path.name + ".tmp"), CREATE | os.O_TRUNC, mode)
     for position in range(0, file.size(), MIB):
+        beat()
         data = _read(file.fd, position, MIB).rstrip(b"\0")
         if data:
             pwrite_all(copy.fd, data, position)

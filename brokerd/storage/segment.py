@@ -347,5 +347,8 @@ class Segment:
         """Return about how many bytes the segment holds; of a sealed one, what its file takes."""
         if not self.sealed:
             return self.size
-        status = os.stat(self.path)
+        try:
+            status = os.stat(self.path)
+        except FileNotFoundError:  # whoever reads it is told
+            return self.size
         return min(status.st_size, status.st_blocks * 512)

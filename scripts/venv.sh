@@ -25,8 +25,9 @@ if ! { [ -x .venv/bin/python ] && .venv/bin/python -c 'import pip' 2>/dev/null &
     rm -rf .venv
     "$python" -m venv .venv || { rm -rf .venv; die "$python -m venv .venv failed; see above"; }
 fi
+# compat: by a path, not by a finder, which comes second to a folder called forebay beside the script that is run
 say "installing Forebay's Python packages ($kind) into .venv; the first time this takes a minute"
 PIP_CONSTRAINT=constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 \
-    .venv/bin/python -m pip install --quiet --editable "$target" </dev/null ||
+    .venv/bin/python -m pip install --quiet --editable "$target" --config-settings editable_mode=compat </dev/null ||
     die "pip could not install the packages; see above. Behind a proxy or a mirror, set pip's own configuration (pip config)"
 printf '%s\n' "$wanted" >"$stamp"

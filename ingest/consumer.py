@@ -50,6 +50,8 @@ class Consumer:
     ) -> None:
         if group_id is not None:
             raise ConfigError("group_id: consumer groups are not served yet; use topics= or assign() without a group")
+        if isinstance(topics, str):
+            raise ConfigError(f"topics={topics!r} is one string; give a list of names: [{topics!r}]")
         try:
             self._reset = Reset(auto_offset_reset)
         except ValueError:

@@ -176,6 +176,8 @@ class Producer:
                 state = self._topics[topic]
             except KeyError:
                 state = self._topic(topic)
+            if state.value_width is not None:
+                state.check_value_sizes((len(value or b""),))
             if partition is None:
                 queue = state.only
                 if queue is None and state.queues:

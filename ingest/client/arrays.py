@@ -56,7 +56,7 @@ def record_sizes(keys: Any, values: Any, count: int) -> NDArray[np.int64]:
     """Return (n,) the bytes that each record takes in a batch, at most."""
     sizes: NDArray[np.int64] = np.full(count, RECORD_OVERHEAD_BYTES, np.int64)
     for column in (keys, values):
-        sizes += _sizes(column, count)
+        sizes += column_sizes(column, count)
     return sizes
 
 
@@ -87,7 +87,8 @@ def pick(column: Any, rows: NDArray[np.int64]) -> Any:
     return [strings[row] for row in rows.tolist()]
 
 
-def _sizes(column: Any, count: int) -> Any:
+def column_sizes(column: Any, count: int) -> Any:
+    """Return the bytes of each item, or of all where they have one width; of a null 0."""
     if column is None:
         return 0
     if isinstance(column, np.ndarray):

@@ -6,6 +6,7 @@ Thread: one at a time; the owner (producer, consumer, admin) holds its lock arou
 from __future__ import annotations
 
 import itertools
+import logging
 import os
 import random
 import select
@@ -32,6 +33,7 @@ METADATA_GRACE_MS = 5_000
 RETRY_MS = 20  # between two tries to learn metadata: a broker restarts in 100 to 200 ms
 BOOTSTRAP_TIMEOUT_MS = 500
 CREATION_TIMEOUT_MS = 1_000
+SILENCE_MS = 3_000
 ANY_BROKER = -1
 NAMES_CHARS_MAX = 32_768  # of topics in one request, whose header may take 64 KiB
 
@@ -43,6 +45,8 @@ class Answered(NamedTuple):
     payload: Sequence[Any]
     error: ForebayError | None
 
+
+log = logging.getLogger("forebay.client")
 
 OnDone = Callable[[Answered], None]
 
@@ -122,6 +126,8 @@ class Cluster:
         self.on_metadata: Callable[[], None] | None = None
         self._fds: dict[int, Connection] = {}
         self._epoll = select.epoll()
+        self._silent_since_ms: int | None = None
+        self._silence_told = False
         self._unsure: dict[Connection, None] = {}  # sent to since they were polled: that can swallow an answer's signal
         self._next_deadline_ms = 0
 
@@ -305,8 +311,18 @@ class Cluster:
 
         if self.send(ANY_BROKER, body, on_done, timeout_ms=timeout_ms, now_ms=now_ms):
             self._metadata_under_way = True
+            self._silent_since_ms = None
         else:
             self._metadata_retry_ms = now_ms + RETRY_MS
+            self._tell_silence(now_ms)
+
+    def _tell_silence(self, now_ms: int) -> None:
+        """Say once that nobody can be reached: a caller who waits for records would think that there are none."""
+        if self._silent_since_ms is None:
+            self._silent_since_ms, self._silence_told = now_ms, False
+        elif not self._silence_told and now_ms - self._silent_since_ms >= SILENCE_MS:
+            self._silence_told = True
+            log.warning("no broker of %s can be reached: does it run? see `forebay status`; trying on", self._bootstrap)
 
     def _take_metadata(self, answered: Answered, partial: bool) -> None:
         """Take an answer; a partial one tells of some topics and leaves the others as they were known."""

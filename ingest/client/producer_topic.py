@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
+
+import numpy as np
 
 from ingest.client.batch import RECORD_OVERHEAD_BYTES, Delivery, ProducerBatch
 from ingest.client.partition_queue import PartitionQueue
@@ -38,10 +40,22 @@ class ProducerTopic:
     Attributes:
         queues: By partition; empty until metadata has come.
         only: The queue of a topic with one partition, when no partitioner of the caller's has a say.
+        value_width: Bytes of every value where the topic declares value.dtype; None: it does not.
         bytes_max: What a batch may take: max.message.bytes, within what this producer wants.
     """
 
-    __slots__ = ("_batch_size", "_by_key", "_partitioner", "_sticky", "bytes_max", "held", "name", "only", "queues")
+    __slots__ = (
+        "_batch_size",
+        "_by_key",
+        "_partitioner",
+        "_sticky",
+        "bytes_max",
+        "held",
+        "name",
+        "only",
+        "queues",
+        "value_width",
+    )
 
     def __init__(self, name: str, batch_size: int, partitioner: Partitioner | None) -> None:
         self.name = name
@@ -49,6 +63,7 @@ class ProducerTopic:
         self.only: PartitionQueue | None = None
         self.bytes_max = BATCH_BYTES_MAX
         self.held: list[HeldRecord] = []
+        self.value_width: int | None = None
         self._batch_size = batch_size
         self._partitioner = partitioner
         self._by_key: KeyPartitioner | None = None
@@ -63,6 +78,8 @@ class ProducerTopic:
         """Follow the topic's metadata: partitions, leaders, limits; return the queues whose partitions are gone."""
         allowed = int(topic.configs.get("max.message.bytes", BATCH_BYTES_MAX))
         self.bytes_max = allowed if allowed > BATCH_BYTES_MAX * 2 else min(BATCH_BYTES_MAX, allowed)
+        dtype = topic.configs.get("value.dtype", "")
+        self.value_width = np.dtype(dtype).itemsize if dtype else None
         known = len(self.queues)
         gone: list[PartitionQueue] = []
         if known and self.queues[0].topic_id != topic.topic_id:  # deleted and created anew
@@ -108,6 +125,20 @@ class ProducerTopic:
     def turn_sticky(self) -> None:
         """Let records without a key go to the next partition."""
         self._sticky = (self._sticky + 1) % len(self.queues)
+
+    def check_value_sizes(self, sizes: Iterable[int]) -> None:
+        """Refuse values that are not of the topic's value.dtype: one would break every array its readers get.
+
+        Raises:
+            RemoteError: INVALID_RECORD (87).
+        """
+        width = self.value_width
+        for size in sizes:
+            if width is not None and size != width:
+                raise RemoteError(
+                    f"INVALID_RECORD: a value of {size} bytes; the value.dtype of {self.name} has {width}",
+                    code=int(ErrorCode.INVALID_RECORD),
+                )
 
     def check_size(self, size: int) -> None:
         """Refuse a record that no batch of this topic can hold.

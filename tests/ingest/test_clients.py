@@ -242,6 +242,32 @@ def test_a_topic_with_a_value_dtype_gives_typed_arrays(cluster: Cluster) -> None
         assert columns.values.tolist() == [1.5, 2.5]
 
 
+def test_a_value_of_another_size_than_the_value_dtype_is_refused(cluster: Cluster) -> None:
+    name = f"typed-{next(_names)}"
+    with Admin(cluster.bootstrap) as admin:
+        admin.create_topic(name, 1, configs={"value.dtype": "<f8"})
+    with Producer(cluster.bootstrap) as producer:
+        held = [producer.send(name, value) for value in (bytes(8), b"x", bytes(8))]
+        assert held[0].result(10).offset == 0
+        with pytest.raises(RemoteError, match="INVALID_RECORD: a value of 1 bytes"):
+            held[1].result(10)
+        assert held[2].result(10).offset == 1
+        for bad in (b"x", None, bytes(9)):
+            with pytest.raises(RemoteError, match="INVALID_RECORD"):
+                producer.send(name, bad)
+        with pytest.raises(RemoteError, match="INVALID_RECORD"):
+            producer.send_run(name, [bytes(8), b"x"])
+        for values in (np.zeros(3, "<f4"), [bytes(8), b"x"]):
+            with pytest.raises(RemoteError, match="INVALID_RECORD"):
+                producer.send_arrays(name, values=values)
+        producer.send_arrays(name, values=np.arange(3.0)).result(10)
+    with Consumer(cluster.bootstrap, topics=[name], auto_offset_reset="earliest") as consumer:
+        values = []
+        while len(values) < 5:
+            values += [record.value for record in consumer.poll(10_000)]
+    assert values == [0.0, 0.0, 0.0, 1.0, 2.0]
+
+
 def test_keys_choose_the_partition_kafka_would(cluster: Cluster) -> None:
     name = f"keyed-{next(_names)}"
     with Admin(cluster.bootstrap) as admin:

@@ -178,16 +178,16 @@ def _new_topic(
     brokers = cluster.image.alive_brokers()
     if factor < 1:
         raise Refused(ErrorCode.INVALID_REPLICATION_FACTOR, f"replication factor {factor} is below 1")
-    if factor > len(brokers):
-        raise Refused(
-            ErrorCode.INVALID_REPLICATION_FACTOR,
-            f"replication factor {factor} is larger than the number of brokers that are up, {len(brokers)}",
-        )
     if factor > cluster.limits.replication_factor_max:
         raise Refused(
             ErrorCode.INVALID_REPLICATION_FACTOR,
             f"replication factor {factor}: this version keeps {cluster.limits.replication_factor_max} copy of a "
             "partition; durability=fsync guards it against process deaths and power cuts",
+        )
+    if factor > len(brokers):
+        raise Refused(
+            ErrorCode.INVALID_REPLICATION_FACTOR,
+            f"replication factor {factor} is larger than the number of brokers that are up, {len(brokers)}",
         )
     check_topic_configs(cluster.configs, new.configs, factor)
     replicas = place(count, factor, brokers, leaders_in_topic={}, leaders=leaders, start=start)

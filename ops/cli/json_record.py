@@ -31,7 +31,10 @@ def record_json(record: Record) -> bytes:
     return _encode(fields)
 
 
-def _put(fields: dict[str, Any], name: str, data: bytes | None) -> None:
+def _put(fields: dict[str, Any], name: str, data: Any) -> None:
+    if not isinstance(data, bytes | None):
+        fields[name] = data  # of a topic with value.dtype
+        return
     try:
         fields[name] = None if data is None else data.decode()
     except UnicodeDecodeError:

@@ -18,15 +18,24 @@ Render = Callable[[Any], bytes]
 
 _ESCAPES = {"n": b"\n", "t": b"\t", "r": b"\r", "0": b"\0", "\\": b"\\"}
 _INPUT_VERBS = "tpkv"
+
+
+def as_bytes(value: Any) -> bytes:
+    """Return a value as it is printed: bytes as they are, a number of a topic with value.dtype as text."""
+    if value is None:
+        return b""
+    return value if isinstance(value, bytes) else str(value).encode()
+
+
 _FIELDS: dict[str, Render] = {
     "t": lambda record: record.topic.encode(),
     "p": lambda record: b"%d" % record.partition,
     "o": lambda record: b"%d" % record.offset,
     "d": lambda record: b"%d" % record.timestamp_ms,
     "k": lambda record: record.key or b"",
-    "v": lambda record: record.value or b"",
+    "v": lambda record: as_bytes(record.value),
     "K": lambda record: b"%d" % len(record.key or b""),
-    "V": lambda record: b"%d" % len(record.value or b""),
+    "V": lambda record: b"%d" % len(as_bytes(record.value)),
     "H": lambda record: b"%d" % len(record.headers),
 }
 _HEADER_FIELDS: dict[str, Render] = {
@@ -60,7 +69,7 @@ class OutputFormat:
         self._parts = _renders(text, _FIELDS)
 
     def render(self, record: Any) -> bytes:
-        """Return the bytes of a record whose key, value and headers are bytes."""
+        """Return the bytes of a record; its value may be a number."""
         return b"".join([part(record) for part in self._parts])
 
 
@@ -141,7 +150,9 @@ class RecordReader:
                 end = buffer.find(self._end, start, at if at >= 0 else None)
                 if end >= 0:
                     line = buffer[start : min(end, start + 60)]
-                    raise UsageError(f"record {self.count + 1} of stdin has no {delimiter!r} behind %{verb}: {line!r}")
+                    raise UsageError(
+                        f"record {self.count + 1} of stdin has no {_shown(delimiter)} behind %{verb}: {_shown(line)}"
+                    )
             if at < 0:
                 return None
             fields[verb] = buffer[start:at]
@@ -179,6 +190,10 @@ def _render(part: bytes | _Verb, text: str, fields: Mapping[str, Render]) -> Ren
             f"format {text!r}: %{part.letter} is unknown; known are {known}" + " %h{}" * (fields is _FIELDS)
         )
     return fields[part.letter]
+
+
+def _shown(data: bytes) -> str:
+    return repr(data.decode(errors="backslashreplace"))
 
 
 def _parse(text: str) -> Iterator[bytes | _Verb]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -206,7 +206,7 @@ def alter_config(
                 if not changes:
                     raise UsageError("nothing to change: pass --set KEY=VALUE or --delete KEY")
                 admin.alter_configs(name, changes, validate_only=validate_only)
-    _say_done(form, wanted, "can be changed" if validate_only else "changed")
+    _say_done(form, dict.fromkeys(wanted, "can be changed" if validate_only else "changed"))
 
 
 @topic.command("add-partitions")
@@ -233,7 +233,7 @@ def add_partitions(
             assert num is not None
             total = len(admin.describe_topic(name).partitions) + num
         admin.create_partitions(name, total)
-    _say_done(form, [name], f"has {total} partitions")
+    _say_done(form, {name: f"has {total} partitions"})
 
 
 @topic.command()
@@ -250,16 +250,17 @@ def delete(
     form: str,
 ) -> None:
     """Delete topics with all their records."""
-    wanted = _named(names, more_names)
+    results = dict.fromkeys(_named(names, more_names), "deleted")
     with _admin_reporting(data_dir, bootstrap) as admin:
-        for name in wanted:
+        for name in results:
             with reported(_topic_names(admin), wanted=name):
                 try:
                     admin.delete_topics([name])
                 except RemoteError as error:
                     if not (if_exists and error.code == ErrorCode.UNKNOWN_TOPIC_OR_PARTITION):
                         raise
-    _say_done(form, wanted, "deleted")
+                    results[name] = "does not exist"
+    _say_done(form, results)
 
 
 @topic.command()
@@ -294,9 +295,9 @@ def trim(
         print_table(("TOPIC", "PARTITION", "LOG-START-OFFSET"), [(name, p, o) for p, o in rows])
 
 
-def _say_done(form: str, names: Sequence[str], what: str) -> None:
+def _say_done(form: str, results: Mapping[str, str]) -> None:
     if form == "json":
-        click.echo(json.dumps([{"name": name, "result": what} for name in names]))
+        click.echo(json.dumps([{"name": name, "result": what} for name, what in results.items()]))
     else:
-        for name in names:
+        for name, what in results.items():
             click.echo(f"{name}: {what}")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import select
 import sys
 import time
 from collections.abc import Callable, Sequence
 from shlex import quote
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import click
 
@@ -208,6 +209,13 @@ def _print_all(
             last_ns = time.monotonic_ns()
             if left is not None:
                 left -= len(records)
-        elif timeout_ms is not None and time.monotonic_ns() - last_ns > timeout_ms * 1_000_000:
+        elif (timeout_ms is not None and time.monotonic_ns() - last_ns > timeout_ms * 1_000_000) or _nobody_reads(out):
             break
     return damaged
+
+
+def _nobody_reads(out: BinaryIO) -> bool:
+    """Tell whether the other end of a pipe is closed, as by `head`; else only the next record would tell."""
+    poll = select.poll()
+    poll.register(out, 0)
+    return any(events & select.POLLERR for _, events in poll.poll(0))

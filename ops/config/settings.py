@@ -77,7 +77,7 @@ class Settings:
         Raises:
             ConfigError: one can't be read or used, or others may read a secret.
         """
-        if self["mqtt", "enable"]:
+        if self.has_gateway:
             gateway = self.mqtt("")
             if gateway.tls_port >= 0:
                 Certificates(gateway)
@@ -89,6 +89,11 @@ class Settings:
                 read_secret(bridge.password_file)
             if bridge.tls_ca_file:
                 trusting(bridge.tls_ca_file)
+
+    @property
+    def has_gateway(self) -> bool:
+        """Whether there is an MQTT gateway: it is not turned off, and has a port to listen on."""
+        return bool(self["mqtt", "enable"]) and (self["mqtt", "port"] >= 0 or self["mqtt", "tls_port"] >= 0)
 
     @property
     def has_bridge(self) -> bool:
@@ -176,7 +181,7 @@ class _Loader:
     def check_together(self, merged: Settings, config_file: Path | None) -> None:
         """Check what several settings say together."""
         place = f"{config_file}: " if config_file else ""
-        for check in (_check_broker, _check_mqtt, _check_http, listener_of, advertised_of):
+        for check in (_check_broker, _check_mqtt, _check_http, advertised_of):
             try:
                 check(merged)
             except ConfigError as error:
@@ -237,7 +242,7 @@ def _check_broker(merged: Settings) -> None:
 
 def _check_mqtt(merged: Settings) -> None:
     _check_ports(merged, ("mqtt", "port"), ("mqtt", "tls_port"))
-    if merged["mqtt", "enable"]:
+    if merged.has_gateway:
         merged.mqtt("").check()
     if merged.has_bridge:
         merged.bridge("").check()

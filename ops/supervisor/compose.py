@@ -57,7 +57,7 @@ def choose_broker_count(settings: Settings, on_disk: int, cores: int) -> int:
 def process_names(settings: Settings, brokers: int) -> list[str]:
     """Return the names of all processes."""
     names = [*CONTROLLERS, *(f"broker-{broker_id}" for broker_id in range(1, brokers + 1)), MONITOR]
-    if settings["mqtt", "enable"]:
+    if settings.has_gateway:
         names.append(GATEWAY)
     if settings.has_bridge:
         names.append(BRIDGE)
@@ -67,7 +67,7 @@ def process_names(settings: Settings, brokers: int) -> list[str]:
 def listeners(settings: Settings, brokers: int) -> list[Listener]:
     """Return the ports that are asked for."""
     found = []
-    if settings["mqtt", "enable"]:
+    if settings.has_gateway:
         host = settings["mqtt", "host"]
         found.append(Listener("mqtt", GATEWAY, host, settings["mqtt", "port"], "--mqtt-port"))
         found.append(Listener("mqtts", GATEWAY, host, settings["mqtt", "tls_port"], "tls_port under [mqtt]"))
@@ -95,7 +95,7 @@ def compose(settings: Settings, site: Site, brokers: int, ports: dict[str, int])
         specs.append(process(f"broker-{broker_id}", "broker", _broker(settings, site, broker_id, ports)))
     expected = [spec.name for spec in specs]
     bootstrap = str(site.data_dir)
-    if settings["mqtt", "enable"]:
+    if settings.has_gateway:
         gateway = settings.mqtt(bootstrap, port=ports.get("mqtt", -1), tls_port=ports.get("mqtts", -1))
         specs.append(process(GATEWAY, "gateway", gateway))
         expected.append(GATEWAY)

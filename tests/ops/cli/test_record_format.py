@@ -60,7 +60,7 @@ def test_a_record_without_its_separator_is_named_and_those_before_it_are_kept() 
     reader = RecordReader(InputFormat(r"%k %v\n"))
     records = reader.feed(b"a 1\nbad\nc 3\n")
     assert next(records) == InputRecord(b"a", b"1")
-    with pytest.raises(UsageError, match="record 2 of stdin has no b' ' behind %k: b'bad'"):
+    with pytest.raises(UsageError, match="record 2 of stdin has no ' ' behind %k: 'bad'"):
         next(records)
 
 

@@ -72,9 +72,17 @@ def test_bridge_runs_if_anything_is_said_of_it(tmp_path: Path) -> None:
     assert load_settings(environment={"FOREBAY_BRIDGE_FILTERS": "a/#, b"}).bridge("x").filters == ("a/#", "b")
 
 
+def test_gateway_without_a_port_is_none(tmp_path: Path) -> None:
+    file = tmp_path / "forebay.toml"
+    for text, there in (("port = -1", False), ("enable = false", False), ("port = 0", True)):
+        file.write_text(f"[mqtt]\n{text}\n")
+        assert load_settings(file).has_gateway == there
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
+        ('[broker]\n"default.replication.factor" = 3', "this version keeps 1 copy"),
         ('[broker]\n\n"log.retenton.ms" = 1', "forebay.toml:3: unknown key log.retenton.ms in [broker]; did you mean"),
         ("[brokr]\na = 1", "forebay.toml:2: unknown section [brokr]; did you mean [broker]?"),
         ("port = 1", "forebay.toml:1: port stands outside of a section; move it under [mqtt]"),

@@ -181,8 +181,5 @@ class FetchRoom:
             return ErrorCode.CORRUPT_MESSAGE, b"", getattr(error, "next_offset", -1)
         except LogDirOffline:
             raise
-        except (
-            StorageError,
-            OSError,
-        ):  # no descriptor left, or a file gone: this read's trouble alone
+        except (StorageError, OSError):  # no descriptor left, a file gone: this read's trouble alone
             return ErrorCode.KAFKA_STORAGE_ERROR, b"", -1

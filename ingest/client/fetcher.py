@@ -103,17 +103,18 @@ class Fetcher:
 
     def void(self, name: TopicPartition, *, but_faults: bool = False) -> bool:
         """Forget what is buffered for a partition; tell whether an error was kept that stopped it."""
-        mine = [item for item in self.buffer if _name(item) == name]
-        faults = [item for item in mine if but_faults and isinstance(item, _Fault)]
-        kept = [item for item in self.buffer if _name(item) != name or item in faults]
+        kept = [item for item in self.buffer if _name(item) != name or (but_faults and isinstance(item, _Fault))]
         self.buffer = deque(kept)
         self.buffered_bytes = sum(_size(item) for item in kept if isinstance(item, Columns))
-        return any(fault.next_offset < 0 for fault in faults)
+        return any(_name(item) == name and isinstance(item, _Fault) and item.next_offset < 0 for item in kept)
 
     def faults(self) -> list[tuple[TopicPartition, ForebayError, int]]:
         """Return the errors that stopped positions: partition, error, and where reset goes from there."""
-        waiting = [item for item in self.buffer if isinstance(item, _Fault) and item.position and item.next_offset < 0]
-        found = [(item.position.name, item.error, item.reset_ms) for item in waiting if item.position]
+        found = [
+            (item.position.name, item.error, item.reset_ms)
+            for item in self.buffer
+            if isinstance(item, _Fault) and item.position is not None and item.next_offset < 0
+        ]
         told = [(p.name, p.fault, LATEST_TIMESTAMP) for p in self.positions.values() if p.fault is not None]
         return found + told
 
@@ -313,7 +314,6 @@ class Fetcher:
             self._diverged(position, min(item.diverging_end_offset, position.fetch_offset))
             return
         position.high_watermark = item.high_watermark
-        position.log_start = item.log_start_offset
         position.row = item.row
         if item.frame >= 0:
             self._decode(position, memoryview(payload[item.frame]))

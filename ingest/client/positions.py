@@ -48,7 +48,6 @@ class Position:
         "high_watermark",
         "leader",
         "leader_epoch",
-        "log_start",
         "name",
         "offset",
         "paused",
@@ -72,7 +71,6 @@ class Position:
         self.leader = -1
         self.leader_epoch = -1
         self.high_watermark = -1
-        self.log_start = -1
         self.row = -1
         self.read_remotely = False
 
@@ -105,7 +103,7 @@ class Position:
         if (topic_id, leader, leader_epoch) == (self.topic_id, self.leader, self.leader_epoch):
             return False
         if topic_id != self.topic_id:
-            self.high_watermark = self.log_start = -1
+            self.high_watermark = -1
         self.topic_id, self.leader, self.leader_epoch = topic_id, leader, leader_epoch
         self.row = -1
         self.read_remotely = False

@@ -116,14 +116,16 @@ class Sender:
         return False
 
     def on_producer_id(self, producer_id: int, producer_epoch: int) -> None:
-        """Take the producer id asked for; where there was a gap, sequences begin anew from 0."""
-        assert not self._unknown_outcomes(), "sequences begin anew only where the outcome of all batches is known"
+        """Take the producer id asked for; where there was a gap, sequences begin anew from 0.
+
+        A gap that came up since it was asked for, with batches whose outcome is unknown, waits for the next epoch.
+        """
         self.producer_id, self.producer_epoch = producer_id, producer_epoch
         self._asked_for_id = False
-        for queue in self._gaps:
+        for queue in [queue for queue in self._gaps if not _is_unsure(queue)]:
             for batch in queue.waiting:
                 batch.sequence = -1
-        self._gaps.clear()
+            self._gaps.discard(queue)
 
     def on_producer_id_failed(self) -> None:
         """The request for a producer id failed; `drain` asks again."""
@@ -215,7 +217,12 @@ class Sender:
 
     def _window_is_full(self, queue: PartitionQueue) -> bool:
         known = not self._idempotent or queue.known_producer_id == self.producer_id
-        return len(queue.in_flight) >= (IN_FLIGHT_MAX if known else 1)
+        if len(queue.in_flight) >= (IN_FLIGHT_MAX if known else 1):
+            return True
+        # While one batch gets no answer, later ones may not go on for ever: a broker that remembers it no longer could
+        # not tell that it has it.
+        following = queue.waiting[0].number if queue.waiting else queue.next_number
+        return bool(queue.in_flight) and following - queue.in_flight[0].number >= IN_FLIGHT_MAX
 
     def _encode(self, queue: PartitionQueue, batch: ProducerBatch) -> None:
         if not self._idempotent:
@@ -393,4 +400,9 @@ class Sender:
             self._active.pop(queue, None)
 
     def _unknown_outcomes(self) -> bool:
-        return any(queue.in_flight or any(batch.attempted for batch in queue.waiting) for queue in self._gaps)
+        return any(map(_is_unsure, self._gaps))
+
+
+def _is_unsure(queue: PartitionQueue) -> bool:
+    """Tell whether some batch may be in the log or not."""
+    return bool(queue.in_flight) or any(batch.attempted for batch in queue.waiting)

@@ -1,4 +1,4 @@
-"""What replication needs of a log: `brokerd.storage.log.Log` is one. It grows with the follower that will use it."""
+"""What replication needs of a log: `brokerd.storage.log.Log` is one, the simulator's is another."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 class Log(Protocol):
-    """One replica's log, seen by the follower and by the leader's marks. Thread: its owner's."""
+    """One replica's log. Thread: its owner's."""
 
     @property
     def start_offset(self) -> int: ...
@@ -25,6 +25,11 @@ class Log(Protocol):
         ...
 
     @property
+    def flush_under_way(self) -> bool:
+        """Whether a flush was captured that is not done: nothing may be truncated meanwhile."""
+        ...
+
+    @property
     def high_watermark(self) -> int: ...
 
     @property
@@ -32,12 +37,29 @@ class Log(Protocol):
         """Leader epoch of the last batch, -1 for an empty log."""
         ...
 
-    def read(self, offset: int, max_bytes: int, *, end: int) -> Buffer:
-        """Return whole batches as they are stored, the first of which may start below `offset`."""
+    def epoch_end(self, epoch: int) -> tuple[int, int] | None:
+        """Return the greatest epoch up to `epoch` with records here and where it ends; None: damage hides it."""
+        ...
+
+    def append_replicated(self, batches: Buffer, *, wall_ms: int) -> int:
+        """Append whole batches as the leader stored them, from the end on; return how many records came.
+
+        Raises:
+            CorruptBatch: they are damaged, or don't continue this log; nothing was written.
+            DiskFull, LogDirOffline, StorageError: see `Log.append`.
+        """
         ...
 
     def advance_high_watermark(self, offset: int) -> None: ...
 
     def truncate_to(self, offset: int) -> None:
         """Drop what reaches `offset` or lies above."""
+        ...
+
+    def restart_at(self, offset: int) -> None:
+        """Drop everything, in new files, and go on from `offset`."""
+        ...
+
+    def delete_records(self, offset: int) -> None:
+        """Raise the log start to `offset`."""
         ...

@@ -1,0 +1,319 @@
+"""Pull from one leader: one fetch under way for all partitions followed from that broker.
+
+The next fetch leaves when what came before is on the disk, for it is the acknowledgement. An answer counts for a
+partition only if it answers the fetch under way, comes from the leader epoch that is followed, and finds the log's end
+where it was when the fetch left: anything else is a late word of the past. The owner sends the requests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from ingest.errors import CorruptBatch, LogDirOffline, StorageError, UnsupportedFormat
+from ingest.limits import LIMITS
+from ingest.wire.codes import ErrorCode
+from ingest.wire.messages import FetchedPartition, FetchPartition, FetchRequest, FetchResponse, FetchSession
+from replicas.follower import GoOffline, Restart, Truncate, on_diverged, on_out_of_range
+from replicas.log import Log
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+Key = tuple[bytes, int]
+
+RETRY_MS = 20  # after a refusal: metadata is on its way
+REFUSED_RETRY_MS_MAX = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class PullSettings:
+    """What a broker's configuration says about its fetches from leaders.
+
+    Attributes:
+        wait_max_ms, partition_bytes_max, bytes_max: `replica.fetch.wait.max.ms`, `replica.fetch.max.bytes`,
+            `replica.fetch.response.max.bytes`.
+        grace_ms: How much longer than the wait an answer may take: a leader that stands still is asked again.
+    """
+
+    wait_max_ms: int = 500
+    partition_bytes_max: int = 1 << 20
+    bytes_max: int = 10 << 20
+    grace_ms: int = 1500
+
+
+class Followed:
+    """One partition as its follower sees it.
+
+    Attributes:
+        durable: An append counts once it is on the disk.
+        offline: Why it is not followed any more, empty if it is.
+    """
+
+    __slots__ = ("durable", "leader_epoch", "log", "offline", "refusals", "retry_at_ms", "unclean_epoch")
+
+    def __init__(self, log: Log, leader_epoch: int, *, durable: bool, unclean_epoch: int) -> None:
+        self.log = log
+        self.leader_epoch = leader_epoch
+        self.durable = durable
+        self.unclean_epoch = unclean_epoch
+        self.offline = ""
+        self.refusals = 0
+        self.retry_at_ms = 0
+
+    @property
+    def settled(self) -> bool:
+        """Whether what it holds is where it counts."""
+        return not self.durable or self.log.flushed_end >= self.log.end_offset
+
+
+@dataclass(slots=True)
+class Pulled:
+    """What came of an answer.
+
+    Attributes:
+        appended: Partitions that got records, to be flushed where that is awaited.
+        changed: Partitions whose log was cut, or whose marks moved.
+        offline: Partitions that can't be followed, with the reason.
+        stale: What is known of the cluster is old, here or at the leader.
+    """
+
+    appended: list[Key] = field(default_factory=list)
+    changed: list[Key] = field(default_factory=list)
+    offline: list[tuple[Key, str]] = field(default_factory=list)
+    records: int = 0
+    bytes: int = 0
+    stale: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _UnderWay:
+    number: int
+    deadline_ms: int
+    ends: dict[Key, tuple[int, int]]
+
+
+class Puller:
+    """Follow what one broker leads. Thread: the owner's.
+
+    Attributes:
+        followed: By partition.
+        corrupt: Answers whose batches did not verify.
+    """
+
+    def __init__(self, broker_id: int, leader_id: int, settings: PullSettings) -> None:
+        self._broker_id = broker_id
+        self.leader_id = leader_id
+        self.settings = settings
+        self.followed: dict[Key, Followed] = {}
+        self._under_way: _UnderWay | None = None
+        self._number = 0
+        self._session_id = 0
+        self._session_epoch = 0
+        self._told: dict[Key, FetchPartition] = {}
+        self._unsettled: set[Key] = set()
+        self._interrupted = False
+        self._retry_at_ms = 0
+        self.answered_ms = -1
+        self.corrupt = 0
+
+    # ---- what is followed
+
+    def follow(self, key: Key, followed: Followed) -> None:
+        """Follow a partition from now on, under a newer leader epoch if it was followed already."""
+        self.followed[key] = followed
+        self._unsettled.add(key)
+        self._interrupted = self._under_way is not None
+
+    def forget(self, key: Key) -> None:
+        """Follow a partition no longer; an answer under way counts for nothing."""
+        self.followed.pop(key, None)
+        self._unsettled.discard(key)
+
+    # ---- out
+
+    def request(self, broker_epoch: int, now_ms: int) -> tuple[int, FetchRequest, int] | None:
+        """Return (number, request, timeout) if one is due."""
+        if now_ms < self._retry_at_ms or not self._settled():
+            return None
+        if self._under_way is not None:
+            if not self._interrupted:
+                return None
+            # The fetch under way waits for other partitions, perhaps for long. Its answer will count for nothing, so
+            # the leader must hear all positions again.
+            self._under_way, self._session_epoch = None, 0
+        wanted = {
+            key: self._position(key, followed)
+            for key, followed in self.followed.items()
+            if not followed.offline and followed.retry_at_ms <= now_ms
+        }
+        if not wanted:
+            return None
+        if self._session_epoch == 0:
+            self._session_id += 1
+            self._told.clear()
+        forgotten = [key for key in self._told if key not in wanted]
+        news = [position for key, position in wanted.items() if self._told.get(key) != position]
+        session = FetchSession(self._broker_id, broker_epoch, self._session_id, self._session_epoch, forgotten)
+        self._session_epoch += 1
+        self._told = wanted
+        self._interrupted = False
+        self._number += 1
+        wait_ms = self.settings.wait_max_ms
+        retry_at_ms = min((f.retry_at_ms for f in self.followed.values() if f.retry_at_ms > now_ms), default=None)
+        if retry_at_ms is not None:
+            wait_ms = min(wait_ms, max(1, retry_at_ms - now_ms))
+        timeout_ms = wait_ms + self.settings.grace_ms
+        ends = {key: (self.followed[key].leader_epoch, position.offset) for key, position in wanted.items()}
+        self._under_way = _UnderWay(self._number, now_ms + timeout_ms, ends)
+        return self._number, FetchRequest(wait_ms, 1, self.settings.bytes_max, news, session), timeout_ms
+
+    def _settled(self) -> bool:
+        if self._unsettled:
+            self._unsettled = {
+                key for key in self._unsettled if (f := self.followed.get(key)) is not None and not f.settled
+            }
+        return not self._unsettled
+
+    def _position(self, key: Key, followed: Followed) -> FetchPartition:
+        log = followed.log
+        return FetchPartition(
+            *key,
+            log.end_offset,
+            self.settings.partition_bytes_max,
+            followed.leader_epoch,
+            log.last_epoch,
+            log.flushed_end,
+        )
+
+    def deadline_ms(self) -> int | None:
+        """Return when `request` or `expire` has something to do at the latest, None: after an answer or a flush."""
+        if self._under_way is not None and not self._interrupted:
+            return self._under_way.deadline_ms
+        if self._unsettled or not self.followed:
+            return None
+        retries = [f.retry_at_ms for f in self.followed.values() if not f.offline]
+        return max(self._retry_at_ms, min(retries)) if retries else None
+
+    # ---- in
+
+    def expire(self, now_ms: int) -> bool:
+        """Give up on an answer that is overdue; tell whether there was one: its connection is to be made anew."""
+        if self._under_way is None or self._under_way.deadline_ms > now_ms:
+            return False
+        self.on_lost(now_ms)
+        return True
+
+    def on_lost(self, now_ms: int) -> None:
+        """The connection is gone, or another: no answer will come, and the leader may have forgotten the session."""
+        if self._under_way is not None:
+            self._retry_at_ms = now_ms + RETRY_MS
+        self._under_way = None
+        self._session_epoch = 0
+
+    def on_refused(self, number: int, now_ms: int) -> Pulled:
+        """The leader refused the whole fetch."""
+        if self._under_way is None or self._under_way.number != number:
+            return Pulled()
+        self.on_lost(now_ms)
+        return Pulled(stale=True)
+
+    def on_answer(
+        self, number: int, response: FetchResponse, payload: Sequence[Buffer], *, now_ms: int, wall_ms: int
+    ) -> Pulled:
+        """Take the leader's answer.
+
+        Raises:
+            LogDirOffline: the directory failed.
+        """
+        under_way = self._under_way
+        pulled = Pulled()
+        if under_way is None or under_way.number != number:
+            return pulled
+        self._under_way = None
+        self.answered_ms = now_ms
+        for result in response.partitions:
+            key = (result.topic_id, result.partition)
+            followed = self.followed.get(key)
+            if result.error_code or result.diverging_end_offset >= 0:
+                self._told.pop(key, None)  # the leader has dropped the position, and wants to hear it again
+            if followed is None or followed.offline or not self._is_current(under_way, key, followed, result):
+                continue
+            try:
+                self._take(key, followed, result, payload, now_ms, wall_ms, pulled)
+            except LogDirOffline:
+                raise
+            except (CorruptBatch, UnsupportedFormat):
+                self.corrupt += 1
+                self._refuse(key, followed, now_ms)
+            except StorageError:  # no room, no descriptor: this partition's trouble alone
+                self._refuse(key, followed, now_ms)
+        return pulled
+
+    def _is_current(self, under_way: _UnderWay, key: Key, followed: Followed, result: FetchedPartition) -> bool:
+        """Tell whether the answer is about the log as it is now, from the leader that is followed."""
+        return under_way.ends.get(key) == (followed.leader_epoch, followed.log.end_offset) and (
+            bool(result.error_code) or result.leader_epoch == followed.leader_epoch
+        )
+
+    def _take(
+        self,
+        key: Key,
+        followed: Followed,
+        result: FetchedPartition,
+        payload: Sequence[Buffer],
+        now_ms: int,
+        wall_ms: int,
+        pulled: Pulled,
+    ) -> None:
+        log = followed.log
+        if result.error_code == ErrorCode.OFFSET_OUT_OF_RANGE:
+            self._act(key, followed, on_out_of_range(log, result.log_start_offset), now_ms, pulled)
+            return
+        if result.error_code:
+            pulled.stale = True
+            self._refuse(key, followed, now_ms)
+            return
+        if result.diverging_end_offset >= 0:
+            action = on_diverged(
+                log, result.diverging_epoch, result.diverging_end_offset, unclean_epoch=followed.unclean_epoch
+            )
+            self._act(key, followed, action, now_ms, pulled)
+            return
+        followed.refusals = 0
+        if 0 <= result.frame < min(len(payload), LIMITS.payload_frames_max):
+            batches = payload[result.frame]
+            pulled.records += log.append_replicated(batches, wall_ms=wall_ms)
+            pulled.bytes += memoryview(batches).nbytes
+            pulled.appended.append(key)
+            self._unsettled.add(key)
+        marks = (log.high_watermark, log.start_offset)
+        log.advance_high_watermark(max(log.high_watermark, min(result.high_watermark, log.end_offset)))
+        if result.log_start_offset > log.start_offset:
+            log.delete_records(min(result.log_start_offset, log.high_watermark))
+        if marks != (log.high_watermark, log.start_offset):
+            pulled.changed.append(key)
+
+    def _act(
+        self, key: Key, followed: Followed, action: Truncate | Restart | GoOffline | None, now_ms: int, pulled: Pulled
+    ) -> None:
+        log = followed.log
+        if isinstance(action, GoOffline):
+            followed.offline = action.reason
+            pulled.offline.append((key, action.reason))
+        elif action is None or log.flush_under_way:  # what is being flushed may be what has to go: ask again after that
+            self._refuse(key, followed, now_ms)
+        elif isinstance(action, Truncate):
+            log.truncate_to(action.offset)
+            pulled.changed.append(key)
+            self._unsettled.add(key)
+        else:
+            log.restart_at(action.offset)
+            pulled.changed.append(key)
+            self._unsettled.add(key)
+
+    def _refuse(self, key: Key, followed: Followed, now_ms: int) -> None:
+        """Leave a partition out for a while; its position is told anew after that."""
+        followed.refusals += 1
+        followed.retry_at_ms = now_ms + min(REFUSED_RETRY_MS_MAX, RETRY_MS << min(followed.refusals - 1, 6))

@@ -8,7 +8,7 @@ below its recovery point was flushed before it was written. Losing the file cost
          4     4  crc                 CRC-32C of bytes 8..128
          8     2  version             1
         10     2  kind                1 partition, 2 directory opened, 3 running time, 4 directory closed
-        12     4  partition
+        12     4  partition           kinds 2-4: 1 until the cluster knows of the last unclean start, else 0
         16    16  topic_id            kinds 2-4: the boot id
         32     8  recovery_point      offset; below it everything is flushed
         40     8  recovery_segment    base offset of the segment it lies in
@@ -46,6 +46,7 @@ _VERSION = 1
 assert _HEAD.size + _RECORD.size == RECORD_SIZE
 
 PARTITION, OPENED, RUNNING, CLOSED = 1, 2, 3, 4
+INTACT, UNPROVEN = 0, 1
 NO_PRODUCERS, UNKNOWN_PRODUCERS = -1, -2
 _COMPACT_BYTES = 1 << 20
 

@@ -1,4 +1,4 @@
-"""What one log is told: the topic configs that storage heeds, parsed once."""
+"""What one replica is told: the topic configs that a broker heeds, parsed once."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ class LogConfig(msgspec.Struct, frozen=True, kw_only=True):
     max_message_bytes: int = 1_048_588
     file_delete_delay_ms: int = 60_000
     cleanup_policy: str = "delete"
+    min_insync_replicas: int = 0
     timestamp_before_max_ms: int = 2**63 - 1
     timestamp_after_max_ms: int = 2**63 - 1
     producer_id_expiration_ms: int = 86_400_000  # producer.id.expiration.ms, a broker config
@@ -47,6 +48,7 @@ class LogConfig(msgspec.Struct, frozen=True, kw_only=True):
             max_message_bytes=values["max.message.bytes"],
             file_delete_delay_ms=values["file.delete.delay.ms"],
             cleanup_policy=values["cleanup.policy"],
+            min_insync_replicas=values["min.insync.replicas"],
             timestamp_before_max_ms=values["message.timestamp.before.max.ms"],
             timestamp_after_max_ms=values["message.timestamp.after.max.ms"],
             producer_id_expiration_ms=producer_id_expiration_ms,

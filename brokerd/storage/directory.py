@@ -12,7 +12,7 @@ from pathlib import Path
 
 import structlog
 
-from brokerd.storage.checkpoint import CLOSED, OPENED, RUNNING, Checkpoint, CheckpointRecord
+from brokerd.storage.checkpoint import CLOSED, INTACT, OPENED, RUNNING, UNPROVEN, Checkpoint, CheckpointRecord
 from brokerd.storage.config import LogConfig
 from brokerd.storage.disk import RESERVE_BYTES, Disk
 from brokerd.storage.flusher import flush
@@ -43,11 +43,14 @@ class LogDirectory:
     Attributes:
         directory_id: The UUID that the cluster remembers; another one means an empty replica.
         incarnation: Random, 63 bits, new at each open.
+        intact: Nothing the last owner had written is lost: it closed in good order, or only its process died.
         torn_bytes_total, damaged_batches_total, lost_offsets_total: What recovery found since this was opened, the sums
             of those of `Log`; partitions that were deleted since still count.
     """
 
-    def __init__(self, path: Path, lock: DirectoryLock, disk: Disk, directory_id: str, page_path: Path) -> None:
+    def __init__(
+        self, path: Path, lock: DirectoryLock, disk: Disk, directory_id: str, page_path: Path, *, salvaged: bool
+    ) -> None:
         self.path = path
         self.page_path = page_path
         self.directory_id = directory_id
@@ -61,6 +64,10 @@ class LogDirectory:
         same_boot = last is not None and last.topic_id == self._boot_id
         disk.time.restore(self._checkpoint.age_ms, last.boot_ms if last and same_boot and last.boot_ms >= 0 else None)
         self._page = StatePage(page_path, self.incarnation, disk.file_mode)
+        # The page is memory: if it still names the last owner, the page cache has outlived that process too.
+        cached = last is not None and self._page.previous_incarnation == last.incarnation
+        self.intact = not salvaged and (last is None or ((last.kind == CLOSED or cached) and last.partition == INTACT))
+        self._state = INTACT if self.intact else UNPROVEN
         self.torn_bytes_total = self.damaged_batches_total = self.lost_offsets_total = 0
         self._boot_ms = -1
         self._stamped_age_ms = -1
@@ -126,11 +133,21 @@ class LogDirectory:
                 reserve_bytes=reserve_bytes,
             )
             disk.beat = beat
-            if disk.failed_before():
+            salvaged = bool(disk.failed_before())
+            if salvaged:
                 salvage(disk)
-            return cls(root, lock, disk, identity.directory_id, Path(page_path))
+            return cls(root, lock, disk, identity.directory_id, Path(page_path), salvaged=salvaged)
         except OSError as error:
             raise StorageError(f"{root} can't be used: {error}", path=root) from error
+
+    def registered(self) -> None:
+        """Take note that the cluster knows what this directory holds: only what comes now can make it less.
+
+        Cost: one fdatasync after an unclean start, else none.
+        """
+        if self._state == UNPROVEN:
+            self._state = INTACT
+            self._checkpoint.write([self._event(RUNNING)])
 
     # ---- gauges
 
@@ -300,6 +317,7 @@ class LogDirectory:
         return CheckpointRecord(
             kind=kind,
             topic_id=self._boot_id,
+            partition=self._state,
             age_ms=self._disk.time.age_ms,
             incarnation=self.incarnation,
             boot_ms=self._boot_ms,

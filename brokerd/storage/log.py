@@ -18,7 +18,9 @@ from brokerd.storage.history import epoch_end, last_epoch, rebuild_producers
 from brokerd.storage.log_reader import LogReader
 from brokerd.storage.log_values import Appended, FlushTarget
 from brokerd.storage.page import Row
+from brokerd.storage.producer_state import ProducerState
 from brokerd.storage.recovery import Recovered
+from brokerd.storage.replicated import check_replicated
 from brokerd.storage.retention import SealedSegment, count_expired
 from brokerd.storage.segment import Segment
 from brokerd.storage.segments import Segments
@@ -123,6 +125,11 @@ class Log:
         return bool(self._unflushed.directories)
 
     @property
+    def flush_under_way(self) -> bool:
+        """Whether a flush was captured whose end nobody has taken note of: nothing may be truncated meanwhile."""
+        return self._unflushed.under_way
+
+    @property
     def unflushed_bytes(self) -> int:
         """What was written since the last flush that reached the end."""
         return self._unflushed.size_bytes
@@ -152,6 +159,11 @@ class Log:
             reason = f"leadership under epoch {leader_epoch}, but the log knows epoch {known} already"
             raise StaleLeaderEpoch(f"{self.path}: {reason}", path=self.path)
         self.leader_epoch = leader_epoch
+        self._publish()
+
+    def become_follower(self, leader_epoch: int) -> None:
+        """Append nothing of one's own from now on; what comes is of `leader_epoch` or an earlier one."""
+        self.leader_epoch = max(self.leader_epoch, leader_epoch)
         self._publish()
 
     # ---- appending
@@ -185,8 +197,43 @@ class Log:
         )
         if staged.news:
             self._write(staged.vectors, staged.size_bytes, staged.end_offset)
-            self._apply(staged.news, wall_ms, flags)
+            self._apply(
+                [(header, base, space, self.leader_epoch) for header, base, space in staged.news], wall_ms, flags
+            )
         return staged.appended
+
+    def append_replicated(self, batches: Buffer, *, wall_ms: int) -> int:
+        """Append batches exactly as the leader stored them, padding included; return how many records came.
+
+        Raises:
+            CorruptBatch: one is damaged or does not continue this log; nothing was written.
+            DiskFull: those that had room are appended.
+            LogDirOffline: the system refused.
+        Cost: one CRC pass, one pwritev a segment.
+        """
+        self._disk.check_online()
+        assert not self.closed
+        view = memoryview(batches)
+        found = check_replicated(view, self.end_offset, self.last_epoch)
+        records, at = 0, 0
+        while at < len(found):
+            start, size, following = found[at][0], 0, at
+            room = self.config.segment_bytes - self._active.size
+            while following < len(found) and (not size or size + found[following][1].padded_size <= room):
+                size += found[following][1].padded_size
+                following += 1
+            group = [header for _, header in found[at:following]]
+            self._write([view[start : start + size]], size, group[-1].next_offset)
+            for header in group:
+                flags = header.leader_flags & FLAG_LOG_APPEND_TIME
+                self._apply(
+                    [(header, header.base_offset, header.padded_size, header.leader_epoch)],
+                    header.append_time_ms,
+                    flags,
+                )
+                records += header.record_count
+            at = following
+        return records
 
     def _write(self, vectors: list[Buffer], total: int, end_offset: int) -> None:
         """Put the bytes at the end of the active segment, rolling or growing it first."""
@@ -198,22 +245,22 @@ class Log:
             active = self._active
         active.write(vectors, total, limit=self.config.segment_bytes)
 
-    def _apply(self, news: list[tuple[BatchHeader, int, int]], wall_ms: int, flags: int) -> None:
+    def _apply(self, news: list[tuple[BatchHeader, int, int, int]], wall_ms: int, flags: int) -> None:
         active = self._active
         age_ms, position = self._disk.time.age_ms, active.size
         if position == 0:
             active.since_age_ms = age_ms
-        for header, base_offset, space in news:
+        for header, base_offset, space, epoch in news:
             stamp = wall_ms if flags else header.max_timestamp_ms
             following = position + space
-            active.index.add(self.leader_epoch, base_offset, position, stamp, following)
+            active.index.add(epoch, base_offset, position, stamp, following)
             if header.producer_id >= 0:
                 self._producers.apply(header, base_offset, wall_ms, age_ms)
             position = following
         self._unflushed.size_bytes += position - active.size
         active.size = position
         self.end_offset = self._segments.end_offset = base_offset + header.last_offset_delta + 1
-        self.last_epoch = self.leader_epoch
+        self.last_epoch = epoch
         self._last_append_age_ms = age_ms
 
     def roll(self) -> None:
@@ -473,6 +520,39 @@ class Log:
         self._snapshots.drop_above(offset)
         self._producers = rebuild_producers(self._disk, self.path, self._snapshots.offsets, segments.items, offset)
         self.last_epoch = last_epoch(segments.items, offset)
+        self._epoch_ends.clear()
+        self._publish()
+
+    def restart_at(self, offset: int) -> None:
+        """Drop everything and go on from `offset`, above the end: what lies between is gone where this log follows.
+
+        Raises:
+            DiskFull: nothing is lost yet.
+            LogDirOffline: the system refused.
+        Cost: four fsyncs.
+        """
+        assert offset > self.end_offset, "a restart leads ahead"
+        assert not self._unflushed.under_way, "a flush under way would vouch for what is dropped"
+        self._disk.check_online()
+        self._disk.mark(self.path / file_name(offset, START))  # from here on what lies below is gone for good
+        fresh = Segment(self._disk, self.path, offset, self.config.index_interval_bytes)
+        fresh.create()
+        self._active.seal()
+        self._segments.add(fresh)
+        self._active = fresh
+        gone = self._segments.drop_first(len(self._segments) - 1)
+        self.start_offset = self.end_offset = self.flushed_end = self._segments.end_offset = offset
+        self.high_watermark = max(self.high_watermark, offset)
+        self.last_epoch = -1
+        self._unflushed.cut(0, (offset, 0))
+        self._unflushed.size_bytes = 0
+        self._unflushed.add_directory(self.path, offset)
+        self._reader.forget(gone)
+        for segment in gone:
+            segment.unlink()
+        self._disk.sync_names(self.path)
+        self._snapshots.drop_above(-1)
+        self._producers = ProducerState()
         self._epoch_ends.clear()
         self._publish()
 

@@ -36,6 +36,7 @@ class StatePage:
         else:
             self._map = mmap.mmap(self._file.fd, PAGE_HEADER_SIZE + self._rows * ROW_SIZE)
         found = decode_page_header(self._map)
+        self.previous_incarnation = found[1] if found else -1
         self._tags: dict[int, int] = {}
         if found:
             for row in range(self._rows):

@@ -118,6 +118,8 @@ class Recovery:
             if files.snapshots or files.lost or files.start_offset:
                 raise DamagedLog(f"{self._directory}: the segments are missing", path=self._directory)
             return self._empty()
+        while len(files.segments) > 1 and files.segments[1] <= files.start_offset:  # an owner died deleting it
+            Segment(self._disk, self._directory, files.segments.pop(0), self._interval).unlink()
         segments = [Segment(self._disk, self._directory, base, self._interval) for base in files.segments]
         first_open = self._first_unproven(segments)
         for index, segment in enumerate(segments[:-1]):

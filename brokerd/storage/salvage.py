@@ -17,7 +17,9 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from brokerd.storage.checkpoint import Checkpoint
+import msgspec
+
+from brokerd.storage.checkpoint import UNPROVEN, Checkpoint
 from brokerd.storage.disk import Disk
 from brokerd.storage.files import CREATE, READ, READ_WRITE, File, pwrite_all
 from ingest.atomic_file import fsync_directory
@@ -48,6 +50,8 @@ def salvage(disk: Disk) -> None:
                 record = checkpoint.partitions.get(key)
                 _salvage_partition(disk, entry, record.recovery_segment if record else 0)
         fsync_directory(disk.path)
+        if checkpoint.last is not None:  # without the marks nothing else would tell that something may be lost
+            checkpoint.write([msgspec.structs.replace(checkpoint.last, partition=UNPROVEN)])
         disk.take_marks_away()
     except OSError as error:
         raise LogDirOffline(

@@ -147,10 +147,18 @@ _SETTINGS = (
     TopicSetting(
         "min.insync.replicas",
         "int",
-        "1",
-        _between(1, 2**31 - 1),
-        "With acks=all a produce is refused while fewer copies than this are in sync.",
+        "0",
+        _between(0, 2**31 - 1),
+        "With acks=all a produce is refused while fewer copies than this are in sync; 0: half of them, rounded up.",
         "min.insync.replicas",
+    ),
+    TopicSetting(
+        "unclean.leader.election.enable",
+        "string",
+        "false",
+        _one_of("true", "false"),
+        "true: with no in-sync replica left another may lead, and what it lacks is lost.",
+        "unclean.leader.election.enable",
     ),
     TopicSetting(
         "max.message.bytes",

@@ -33,6 +33,15 @@ def _whole(name: str, low: int, high: int) -> Callable[[str], object]:
     return check
 
 
+def _flag(name: str) -> Callable[[str], object]:
+    def check(text: str) -> object:
+        if text not in ("true", "false"):
+            raise ConfigError(f"{name}={text}: expected true or false")
+        return text == "true"
+
+    return check
+
+
 def _default_of(setting: TopicSetting) -> BrokerSetting:
     def check(text: str) -> object:
         try:
@@ -52,9 +61,52 @@ _OWN = (
     ),
     BrokerSetting(
         "default.replication.factor",
-        "1",
-        "How many copies the partitions of a topic get that is created without a number.",
-        _whole("default.replication.factor", 1, 32_767),
+        "0",
+        "How many copies the partitions of a topic get that is created without a number; 0: as many as there are "
+        "machines, or on one machine disks, up to 3.",
+        _whole("default.replication.factor", 0, 32_767),
+    ),
+    BrokerSetting(
+        "replica.lag.time.max.ms",
+        "3000",
+        "A follower that lacks something for longer than this is out of sync.",
+        _whole("replica.lag.time.max.ms", 100, 2**31 - 1),
+    ),
+    BrokerSetting(
+        "auto.leader.rebalance.enable",
+        "true",
+        "Whether leadership goes back to the preferred leaders by itself.",
+        _flag("auto.leader.rebalance.enable"),
+    ),
+    BrokerSetting(
+        "leader.imbalance.check.interval.seconds",
+        "300",
+        "How often the controller looks whether leadership is to go back.",
+        _whole("leader.imbalance.check.interval.seconds", 1, 2**31 - 1),
+    ),
+    BrokerSetting(
+        "leader.imbalance.per.broker.percentage",
+        "10",
+        "Leadership goes back where a broker lacks more than this part of the partitions it is preferred for.",
+        _whole("leader.imbalance.per.broker.percentage", 0, 100),
+    ),
+    BrokerSetting(
+        "replica.fetch.max.bytes",
+        "1048576",
+        "How much of a partition a follower is sent at once; one batch at least.",
+        _whole("replica.fetch.max.bytes", 1, 2**31 - 1),
+    ),
+    BrokerSetting(
+        "replica.fetch.wait.max.ms",
+        "500",
+        "How long a follower's fetch waits at the leader for something to come.",
+        _whole("replica.fetch.wait.max.ms", 1, 60_000),
+    ),
+    BrokerSetting(
+        "leader.replication.throttled.rate",
+        "0",
+        "Bytes a second that a broker sends to followers that are out of sync, all together; 0: no bound.",
+        _whole("leader.replication.throttled.rate", 0, 2**62),
     ),
     BrokerSetting(
         "log.retention.hours",
@@ -97,6 +149,14 @@ class EffectiveConfigs(msgspec.Struct, frozen=True):
     def number(self, name: str) -> int:
         """Return a broker config that is a whole number."""
         return int(self.broker().get(name, BROKER_SETTINGS[name].default))
+
+    def flag(self, name: str) -> bool:
+        """Return a broker config that is true or false."""
+        return self.broker().get(name, BROKER_SETTINGS[name].default) == "true"
+
+    def topic_value(self, name: str, own: Mapping[str, str]) -> str:
+        """Return a topic config in force, as text."""
+        return self.topic(own).get(name, TOPIC_SETTINGS[name].default)
 
     def topic(self, own: Mapping[str, str]) -> dict[str, str]:
         """Return the topic configs in force, those at their default left out."""

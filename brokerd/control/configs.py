@@ -81,17 +81,10 @@ def check_broker_configs(configs: EffectiveConfigs, limits: ControlLimits) -> No
     for name, value in configs.broker().items():
         if name in BROKER_SETTINGS:
             check_broker_config(name, value)
+    parse_topic_configs(configs.topic({}))
     factor = configs.number("default.replication.factor")
     if factor > limits.replication_factor_max:
-        raise ConfigError(
-            f"default.replication.factor={factor}: this version keeps {limits.replication_factor_max} copy"
-        )
-    in_sync = parse_topic_configs(configs.topic({}))["min.insync.replicas"]
-    if in_sync > limits.replication_factor_max:
-        raise ConfigError(
-            f"min.insync.replicas={in_sync}: this version keeps {limits.replication_factor_max} copy of a partition, "
-            "so nothing could be acknowledged with acks=all"
-        )
+        raise ConfigError(f"default.replication.factor={factor}: expected 0 to {limits.replication_factor_max}")
 
 
 def _altered(cluster: Cluster, item: AlterConfigsResource) -> TopicRecord | BrokerConfigsRecord:

@@ -7,13 +7,15 @@ so a commit that failed leaves nothing to undo.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
 
-from brokerd.control import configs
+from brokerd.control import configs, insync
 from brokerd.control.administration import administer
+from brokerd.control.elections import Elected, Electorates, settle_all, touched_by
 from brokerd.control.events import (
     Commit,
     CommitFailed,
@@ -40,6 +42,9 @@ from ingest.wire.messages import (
     VERSION_MIN,
     AllocateProducerIdsRequest,
     AllocateProducerIdsResponse,
+    AlterConfigsRequest,
+    AlterPartitionRequest,
+    AlterPartitionResponse,
     ApiKey,
     ApiVersion,
     ApiVersionsRequest,
@@ -47,16 +52,24 @@ from ingest.wire.messages import (
     BrokerHeartbeatRequest,
     BrokerRegistrationRequest,
     BrokerRegistrationResponse,
+    ControlledShutdownRequest,
+    ControlledShutdownResponse,
     DescribeConfigsRequest,
     DescribeConfigsResponse,
     Message,
     MetadataRequest,
 )
+from replicas.balance import imbalanced, preferred
+from replicas.election import Electorate, commit, leave, move
+from replicas.state import NO_LEADER
 
 APPLY_WAIT_MS = 1000  # how long an answer waits until every live broker acts by the change
 STALL_MS = 2000  # the loop gives an event twice a second; after a longer gap heartbeats wait unread in its socket
 COMMIT_RETRY_MS = 1000  # a full disk does not get better at once
 PRODUCER_IDS_COUNT = 1000
+Key = tuple[bytes, int]
+NO_ENDS: Mapping[Key, tuple[int, int]] = {}
+PATIENCE_MS = 30_000  # how long a partition waits for a replica that may know more than those that came back
 SERVED = (
     ApiKey.METADATA,
     ApiKey.API_VERSIONS,
@@ -65,6 +78,11 @@ SERVED = (
     ApiKey.DESCRIBE_CONFIGS,
     ApiKey.ALTER_CONFIGS,
     ApiKey.CREATE_PARTITIONS,
+    ApiKey.ELECT_LEADERS,
+    ApiKey.ALTER_PARTITION_REASSIGNMENTS,
+    ApiKey.DRAIN_BROKER,
+    ApiKey.ALTER_PARTITION,
+    ApiKey.CONTROLLED_SHUTDOWN,
     ApiKey.BROKER_REGISTRATION,
     ApiKey.BROKER_HEARTBEAT,
     ApiKey.ALLOCATE_PRODUCER_IDS,
@@ -122,12 +140,26 @@ class Controller:
         self._metadata: list[_ParkedMetadata] = []
         self._retry_ms = now_ms  # no commit of our own accord before
         self._stepped_ms = now_ms
+        self._resettle = False  # whether partitions may not be as they should be, for want of a commit
+        self._leaderless = any(p.leader == NO_LEADER for p in image.all_partitions())
+        self._came_ms = now_ms  # when a broker was heard for the first time, the last of them
+        self._rebalance_ms = now_ms + self._rebalance_every_ms()
+        self.elections: Counter[str] = Counter()
 
     def step(self, event: Event, now_ms: int) -> list[Effect]:
         """Take one event and return what to do, in order; a `Commit` comes last and its outcome is the next event."""
         stalled_ms, self._stepped_ms = now_ms - self._stepped_ms, now_ms
         if stalled_ms >= STALL_MS:
             self._sessions.forgive(stalled_ms)
+        effects = self._take(event, now_ms)
+        if self._resettle and self._pending is None and now_ms >= self._retry_ms:
+            self._resettle = False
+            effects += self._commit_elected(
+                settle_all(self.image.all_partitions(), self._electorates(now_ms)), "return"
+            )
+        return effects
+
+    def _take(self, event: Event, now_ms: int) -> list[Effect]:
         if isinstance(event, Committed | CommitFailed):
             return self._on_commit(event, now_ms)
         assert self._pending is None, "a commit is under way: its outcome comes first"
@@ -136,7 +168,7 @@ class Controller:
                 return self._on_request(event, now_ms)
             case PeerGone(peer=peer):
                 broker_id = self._sessions.by_peer(peer)
-                return [] if broker_id is None else self._mark_dead([broker_id], "its connection ended")
+                return [] if broker_id is None else self._mark_dead([broker_id], "its connection ended", now_ms)
             case ConnectionLost():
                 return self._answer_heartbeats()
             case Tick():
@@ -150,6 +182,11 @@ class Controller:
         expiry = self._sessions.next_expiry_ms(self.image.alive_brokers())
         if expiry is not None:
             times.append(max(expiry, self._retry_ms))
+        if self._resettle:
+            times.append(self._retry_ms)
+        if self._leaderless and self._stepped_ms < self._came_ms + PATIENCE_MS:
+            times.append(self._came_ms + PATIENCE_MS)
+        times.append(max(self._rebalance_ms, self._retry_ms))
         return min(times, default=None)
 
     @property
@@ -181,23 +218,79 @@ class Controller:
         self.image.apply(pending.changes)
         effects = pending.done(now_ms)
         if self.image.version > version:
+            self._leaderless = any(p.leader == NO_LEADER for p in self.image.all_partitions())
             effects += self._answer_heartbeats()
             effects += self._answer_metadata(lambda parked: True)
         return effects
 
-    def _mark_dead(self, broker_ids: list[int], reason: str) -> list[Effect]:
-        """Say in the metadata that these are not alive; with one replica the leader stays the leader."""
+    def _commit_elected(
+        self, elected: Elected, event: str, more: Sequence[Change] = (), notes: Sequence[Effect] = ()
+    ) -> list[Effect]:
+        """Commit what an event changes, if it changes anything.
+
+        Args:
+            event: Why leaders are elected, for the metrics.
+            more: Changes beside those of partitions.
+        """
+        changes = [*more, *elected.changes]
+        if not changes:
+            return []
+
+        def done(now_ms: int) -> list[Effect]:
+            return [*notes, *self._count(elected, event), *self._answer_applied(now_ms)]
+
+        return self._commit([*changes, self._next_version()], done)
+
+    def _count(self, elected: Elected, event: str) -> list[Effect]:
+        """Count elections that are durable, and tell of those that may have lost something."""
+        for how, count in elected.reasons.items():
+            self.elections[event if how == "clean" else how] += count
+        if not elected.lossy:
+            return []
+        names = [f"{self.image.topics[p.topic_id].name}-{p.partition}" for p in elected.lossy]
+        fields: dict[str, object] = {"partitions": len(names), "first": ", ".join(names[:10])}
+        return [Note("error", "replicas lead that may lack acknowledged records", fields)]
+
+    def _electorates(
+        self,
+        now_ms: int,
+        *,
+        gone: Collection[int] = (),
+        come: int | None = None,
+        ends: Mapping[Key, tuple[int, int]] = NO_ENDS,
+    ) -> Electorates:
+        """Return who can elect and be elected: without those that are gone, with the one that comes.
+
+        Args:
+            ends: Where the logs end of the one that comes.
+        """
+
+        def ends_of(topic_id: bytes, partition: int, leader_epoch: int) -> dict[int, tuple[int, int]]:
+            known = self._sessions.ends(topic_id, partition, leader_epoch)
+            if come is not None and ends is not NO_ENDS:
+                known[come] = ends.get((topic_id, partition), (-1, 0))
+            return known
+
+        alive = [broker for broker in self.image.alive_brokers() if broker not in gone and broker != come]
+        common = Electorate(
+            usable=self._sessions.usable(alive) | ({come} if come is not None else set()),
+            expected=self._sessions.expected(alive),
+            domains=self.image.domains(),
+            patience_over=now_ms >= self._came_ms + PATIENCE_MS,
+        )
+        return Electorates(self.image, self._view.configs, common, ends_of)
+
+    def _mark_dead(self, broker_ids: list[int], reason: str, now_ms: int) -> list[Effect]:
+        """Say in the metadata that these are not alive, and have others lead what they led: one commit."""
         dead = [b for b in broker_ids if self.image.brokers[b].alive]
         if not dead:
             return []
-        changes: list[Change] = [Put(msgspec.structs.replace(self.image.brokers[b], alive=False)) for b in dead]
-        changes.append(self._next_version())
-
-        def done(now_ms: int) -> list[Effect]:
-            notes: list[Effect] = [Note("warning", "broker is dead", {"broker": b, "reason": reason}) for b in dead]
-            return notes + self._answer_applied(now_ms)
-
-        return self._commit(changes, done)
+        more: list[Change] = [Put(msgspec.structs.replace(self.image.brokers[b], alive=False)) for b in dead]
+        elected = settle_all(
+            touched_by(self.image, dead), self._electorates(now_ms, gone=dead), lambda record: leave(record, dead)
+        )
+        notes = [Note("warning", "broker is dead", {"broker": b, "reason": reason}) for b in dead]
+        return self._commit_elected(elected, "broker_death", more, notes)
 
     def _next_version(self) -> Put:
         return Put(VersionRecord(self.image.version + 1))
@@ -211,7 +304,31 @@ class Controller:
         if now_ms < self._retry_ms:
             return effects
         expired = self._sessions.expired(self.image.alive_brokers(), now_ms)
-        return effects + self._mark_dead(expired, "nothing heard of it for the session time")
+        if expired:
+            return effects + self._mark_dead(expired, "nothing heard of it for the session time", now_ms)
+        if self._leaderless and self._came_ms + PATIENCE_MS <= now_ms < self._came_ms + PATIENCE_MS + STALL_MS:
+            self._resettle = True
+        if now_ms >= self._rebalance_ms:
+            self._rebalance_ms = now_ms + self._rebalance_every_ms()
+            return effects + self._rebalance(now_ms)
+        return effects
+
+    def _rebalance_every_ms(self) -> int:
+        return self._view.configs.number("leader.imbalance.check.interval.seconds") * 1000
+
+    def _rebalance(self, now_ms: int) -> list[Effect]:
+        """Give leadership back to preferred leaders that lack too much of it."""
+        configs = self._view.configs
+        if not configs.flag("auto.leader.rebalance.enable"):
+            return []
+        draining = {broker.broker_id for broker in self.image.brokers.values() if broker.draining}
+        usable = set(self._electorates(now_ms).common.usable) - draining
+        percentage = configs.number("leader.imbalance.per.broker.percentage")
+        elected = Elected()
+        for record in imbalanced(self.image.all_partitions(), usable, percentage):
+            elected.changes.append(Put(commit(record, move(record, preferred(record)))))
+            elected.reasons["preferred"] += 1
+        return self._commit_elected(elected, "preferred")
 
     def _answer_applied(self, now_ms: int) -> list[Effect]:
         """Answer the changes that every live broker acts by, and those that waited long enough."""
@@ -251,7 +368,11 @@ class Controller:
                 case BrokerHeartbeatRequest() as body:
                     return self._heartbeat(event, body, now_ms)
                 case BrokerRegistrationRequest() as body:
-                    return self._register(event, body)
+                    return self._register(event, body, now_ms)
+                case AlterPartitionRequest() as body:
+                    return self._alter_partitions(event, body, now_ms)
+                case ControlledShutdownRequest() as body:
+                    return self._controlled_shutdown(event, body, now_ms)
                 case AllocateProducerIdsRequest() as body:
                     return self._allocate_producer_ids(event, body)
                 case MetadataRequest() as body:
@@ -260,37 +381,44 @@ class Controller:
                     versions = [ApiVersion(int(key), VERSION_MIN, VERSION_MAX) for key in SERVED]
                     return [_answer(event, ApiVersionsResponse(versions, -1, self._cluster_id))]
                 case DescribeConfigsRequest() as body:
-                    return [_answer(event, DescribeConfigsResponse(configs.describe(self._cluster(), body)))]
+                    return [_answer(event, DescribeConfigsResponse(configs.describe(self._cluster(now_ms), body)))]
                 case _:
-                    return self._change(event)
+                    return self._change(event, now_ms)
         except Refused as refused:
             return [Respond(event.peer, event.correlation_id, None, refused.code, str(refused))]
 
-    def _cluster(self) -> Cluster:
-        return Cluster(self.image, self._view.configs, self._limits)
+    def _cluster(self, now_ms: int) -> Cluster:
+        return Cluster(self.image, self._view.configs, self._limits, self._electorates(now_ms))
 
-    def _change(self, event: Received) -> list[Effect]:
+    def _change(self, event: Received, now_ms: int) -> list[Effect]:
         """Answer an administrator's request once what it changes is durable and in force."""
         self._check_room()
-        changes, answer = administer(self._cluster(), event)
+        changes, answer, elected = administer(self._cluster(now_ms), event)
         if not changes:
             return [_answer(event, answer)]
 
         def done(now_ms: int) -> list[Effect]:
+            # fewer copies may be enough from now on, or another replica may lead
+            self._resettle = self._resettle or isinstance(event.body, AlterConfigsRequest)
+            notes = self._count(elected, "operator")
             deadline_ms = now_ms + min(APPLY_WAIT_MS, event.timeout_ms)
             self._answers.append(_ParkedAnswer(_answer(event, answer), self.image.version, deadline_ms))
-            return self._answer_applied(now_ms)
+            return notes + self._answer_applied(now_ms)
 
         return self._commit([*changes, self._next_version()], done, _refuse_for_space(event))
 
-    def _register(self, event: Received, body: BrokerRegistrationRequest) -> list[Effect]:
-        decision = decide_registration(self.image, body, self._cluster_id, self._limits)
+    def _register(self, event: Received, body: BrokerRegistrationRequest, now_ms: int) -> list[Effect]:
         broker_id = body.broker.broker_id
+        ends = {(p.topic_id, p.partition): (p.leader_epoch, p.log_end_offset) for p in body.partitions}
+        electorates = self._electorates(now_ms, come=broker_id, ends=ends)
+        decision = decide_registration(self.image, body, self._cluster_id, self._limits, electorates)
 
         def done(now_ms: int) -> list[Effect]:
             self._sessions.begin(broker_id, event.peer, now_ms)
+            self._came_ms = now_ms
             answer = BrokerRegistrationResponse(decision.broker_epoch, self.image.version, self._controller_epoch)
-            return [*_registration_notes(broker_id, decision), _answer(event, answer)]
+            notes = self._count(decision.elected, "registration")
+            return [*_registration_notes(broker_id, decision), *notes, _answer(event, answer)]
 
         if not decision.changes:
             session = self._sessions.of(broker_id)
@@ -298,6 +426,29 @@ class Controller:
             session.peer = event.peer
             return [_answer(event, answer)]
         return self._commit(decision.changes, done, _refuse_for_space(event))
+
+    def _alter_partitions(self, event: Received, body: AlterPartitionRequest, now_ms: int) -> list[Effect]:
+        self._check_broker_epoch(body.broker_id, body.broker_epoch)
+        decision = insync.alter_partitions(self.image, body, self._electorates(now_ms))
+        answer = _answer(event, AlterPartitionResponse(decision.results))
+        if not decision.elected.changes:
+            return [answer]
+        changes = [*decision.elected.changes, self._next_version()]
+        return self._commit(
+            changes, lambda _: [*self._count(decision.elected, "reassignment"), answer], _refuse_for_space(event)
+        )
+
+    def _controlled_shutdown(self, event: Received, body: ControlledShutdownRequest, now_ms: int) -> list[Effect]:
+        """Have others lead what a broker leads that is about to end; what nobody else can lead stays with it."""
+        self._check_broker_epoch(body.broker_id, body.broker_epoch)
+        self._sessions.of(body.broker_id).stopping = True
+        led = [p for p in self.image.all_partitions() if p.leader == body.broker_id]
+        elected = settle_all(led, self._electorates(now_ms))
+        answer = _answer(event, ControlledShutdownResponse(len(led) - len(elected.changes)))
+        if not elected.changes:
+            return [answer]
+        changes = [*elected.changes, self._next_version()]
+        return self._commit(changes, lambda _: [*self._count(elected, "shutdown"), answer], _refuse_for_space(event))
 
     def _heartbeat(self, event: Received, body: BrokerHeartbeatRequest, now_ms: int) -> list[Effect]:
         self._check_broker_epoch(body.broker_id, body.broker_epoch)
@@ -308,8 +459,13 @@ class Controller:
                 f"{self.image.version}: it was set back; register again",
             )
         session = self._sessions.of(body.broker_id)
+        if not session.heard:
+            session.heard, self._resettle, self._came_ms = True, True, now_ms
         session.heard_ms, session.peer = now_ms, event.peer
         session.applied_version = max(session.applied_version, body.applied_version)
+        ends = {(e.topic_id, e.partition): (e.leader_epoch, e.last_epoch, e.end_offset) for e in body.leaderless}
+        self._resettle = self._resettle or (bool(ends) and ends != session.ends)
+        session.ends = ends
         effects: list[Effect] = []
         if session.parked is not None:  # it asks anew, so the answer to what it asked before frees its slot
             effects.append(Respond(session.parked.peer, session.parked.correlation_id, self._view.for_brokers()))
@@ -324,7 +480,10 @@ class Controller:
         if not broker.alive:
             alive = Put(msgspec.structs.replace(broker, alive=True))
             note = Note("info", "broker is back", {"broker": body.broker_id})
-            return effects + self._commit([alive, self._next_version()], lambda _: [note])
+            elected = settle_all(
+                touched_by(self.image, {body.broker_id}), self._electorates(now_ms, come=body.broker_id)
+            )
+            return effects + self._commit_elected(elected, "return", [alive], [note])
         return effects + self._forget_deleted()
 
     def _forget_deleted(self) -> list[Effect]:

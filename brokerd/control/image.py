@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 
 from brokerd.control.records import (
@@ -17,6 +16,8 @@ from brokerd.control.records import (
     TopicRecord,
     VersionRecord,
 )
+from replicas.domains import Domains, Place
+from replicas.placement import Load
 
 
 class ClusterImage:
@@ -73,9 +74,20 @@ class ClusterImage:
     def partition_count(self) -> int:
         return sum(map(len, self.partitions.values()))
 
-    def leader_counts(self) -> Counter[int]:
-        """Count the partitions each broker leads."""
-        return Counter(partition.leader for partition in self.all_partitions())
+    def load(self) -> Load:
+        """Count the partitions each broker leads, and its replicas."""
+        load = Load()
+        for partition in self.all_partitions():
+            load.add(partition.replicas)
+        return load
+
+    def domains(self) -> Domains:
+        """Return where the brokers keep their copies."""
+        return Domains({b.broker_id: Place(b.rack or b.site, b.device) for b in self.brokers.values()})
+
+    def placeable_brokers(self) -> list[int]:
+        """Return the brokers that may get new replicas."""
+        return sorted(b.broker_id for b in self.brokers.values() if b.alive and not b.draining)
 
     def check(self) -> None:
         """Assert what must hold of any image. Cost: all partitions."""
@@ -85,11 +97,7 @@ class ClusterImage:
         for topic_id, partitions in self.partitions.items():
             assert [p.partition for p in partitions] == list(range(len(partitions))), f"hole in {topic_id.hex()}"
             for p in partitions:
-                assert p.leader in p.isr, "the leader is outside the in-sync set"
-                assert set(p.isr) <= set(p.replicas), "in sync, but no replica"
-                assert len(set(p.replicas)) == len(p.replicas), "two replicas on one broker"
-                assert p.leader_epoch >= 0
-                assert p.partition_epoch >= 0
+                p.check()
         for deleted in self.deleted_topics.values():
             assert deleted.version <= self.version
 

@@ -11,7 +11,7 @@ class ControlLimits(msgspec.Struct, frozen=True):
     """What one cluster may hold and one controller keeps in memory for its peers."""
 
     partitions_max: int = 10_000  # of all topics; a handful of machines
-    replication_factor_max: int = 1  # one copy of each partition until followers are built
+    replication_factor_max: int = 32  # far beyond what a handful of machines can use
     parked_max: int = 4096  # requests that wait for an answer
     past_incarnations_max: int = 16  # remembered per broker; each restart adds one
     deleted_topics_max: int = 10_000  # not yet erased by some registered broker

@@ -57,6 +57,9 @@ class MetadataView:
                     rack=broker.rack,
                     directory_id=broker.directory_id,
                     device=broker.device,
+                    peer_endpoints=broker.peer_endpoints,
+                    site=broker.site,
+                    draining=broker.draining,
                 )
                 for _, broker in sorted(image.brokers.items())
             ],
@@ -65,7 +68,19 @@ class MetadataView:
                     topic.name,
                     topic.topic_id,
                     [
-                        PartitionMetadata(p.partition, p.leader, p.leader_epoch, p.replicas, p.isr, p.partition_epoch)
+                        PartitionMetadata(
+                            p.partition,
+                            p.leader,
+                            p.leader_epoch,
+                            p.replicas,
+                            p.isr,
+                            p.partition_epoch,
+                            p.eligible,
+                            p.recovering,
+                            p.adding,
+                            p.removing,
+                            p.unclean_epoch,
+                        )
                         for p in image.partitions[topic.topic_id]
                     ],
                     configs.topic(topic.configs),

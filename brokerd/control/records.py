@@ -10,6 +10,8 @@ import uuid
 
 import msgspec
 
+from replicas.state import PartitionState
+
 
 class BrokerRecord(msgspec.Struct, frozen=True, tag="broker"):
     """A registered broker; it stays one while it is dead.
@@ -19,6 +21,8 @@ class BrokerRecord(msgspec.Struct, frozen=True, tag="broker"):
         incarnation: Of the process that opened the directory; random, so only equality means something.
         directory_id: UUID of its log directory; another one is another, empty, replica.
         past_incarnations: The last ones before; they may not register again.
+        site: The machine as a failure domain; a rack, where one is configured, counts instead.
+        draining: Nothing new is placed there, and what is there moves away.
     """
 
     broker_id: int
@@ -33,6 +37,9 @@ class BrokerRecord(msgspec.Struct, frozen=True, tag="broker"):
     device: int = 0
     alive: bool = True
     past_incarnations: list[int] = []
+    peer_endpoints: list[str] = []
+    site: str = ""
+    draining: bool = False
 
     @property
     def path(self) -> str:
@@ -51,19 +58,11 @@ class TopicRecord(msgspec.Struct, frozen=True, tag="topic"):
         return f"/topics/{uuid.UUID(bytes=self.topic_id)}"
 
 
-class PartitionRecord(msgspec.Struct, frozen=True, tag="partition"):
-    """A partition: who leads, under which epoch, and who has copies.
-
-    `partition_epoch` counts the changes of leader, replicas and ISR: the version of a compare-and-set.
-    """
+class PartitionRecord(PartitionState, frozen=True, kw_only=True, tag="partition"):
+    """A partition: who leads, under which epoch, and who has copies."""
 
     topic_id: bytes
     partition: int
-    leader: int
-    replicas: list[int]
-    isr: list[int]
-    leader_epoch: int
-    partition_epoch: int
 
     @property
     def path(self) -> str:

@@ -9,14 +9,14 @@ from __future__ import annotations
 import uuid
 from dataclasses import dataclass, field
 
-import msgspec
-
+from brokerd.control.elections import Elected, Electorates, settle_all, touched_by
 from brokerd.control.image import ClusterImage
 from brokerd.control.limits import ControlLimits
 from brokerd.control.records import BrokerRecord, Change, PartitionRecord, ProducerIdsRecord, Put, VersionRecord
 from brokerd.control.topics import Refused
 from ingest.wire.codes import ErrorCode
-from ingest.wire.messages import BrokerRegistrationRequest, LocalPartition
+from ingest.wire.messages import BrokerRegistrationRequest
+from replicas.election import come_back, forfeit
 
 _ENDPOINTS_MAX = 16
 _TEXT_CHARS_MAX = 4096  # PATH_MAX
@@ -29,21 +29,28 @@ class RegistrationDecision:
     Attributes:
         changes: Nothing at all if this incarnation is registered already: its request was sent twice.
         replaced_directory: The id of the directory this broker had before, where it is another one now.
-        lost: How many partitions it leads were in that one.
+        lost: How many partitions it led were in that one.
     """
 
     broker_epoch: int
     changes: list[Change] = field(default_factory=list)
+    elected: Elected = field(default_factory=Elected)
     replaced_directory: str = ""
     lost: int = 0
     stray: int = 0
 
 
 def decide_registration(
-    image: ClusterImage, request: BrokerRegistrationRequest, cluster_id: str, limits: ControlLimits
+    image: ClusterImage,
+    request: BrokerRegistrationRequest,
+    cluster_id: str,
+    limits: ControlLimits,
+    electorates: Electorates,
 ) -> RegistrationDecision:
     """Return the changes that make this incarnation the broker of its id.
 
+    Args:
+        electorates: In which this broker can lead.
     Raises:
         Refused: the request is malformed, of another cluster, or of an incarnation that was replaced.
     """
@@ -55,52 +62,57 @@ def decide_registration(
             ErrorCode.STALE_BROKER_EPOCH,
             f"broker {broker.broker_id} was registered by a later process since; this one must end",
         )
-    found = {(p.topic_id, p.partition): p for p in request.partitions}
     again = before is not None and before.incarnation == broker.incarnation
-    partitions = _granted(image, broker.broker_id, found, every=not again)
+    replaced = before is not None and before.directory_id != broker.directory_id
+    elected = _elect(image, request, electorates, again=again, replaced=replaced)
     floor = request.producer_id_floor
     next_producer_id = max(image.next_producer_id, floor + 1 if floor <= limits.producer_id_floor_max else 0)
-    record = _record(request, before, limits)
-    changes: list[Change] = [Put(partition) for partition in partitions]
+    record = broker_record(request, before, limits)
+    changes = list(elected.changes)
     if next_producer_id > image.next_producer_id:
         changes.append(Put(ProducerIdsRecord(next_producer_id)))
     if again and before is not None and not changes and record == before:
         return RegistrationDecision(before.broker_epoch)
-    decision = RegistrationDecision(record.broker_epoch)
+    decision = RegistrationDecision(record.broker_epoch, elected=elected)
     decision.changes = [Put(record), *changes, Put(VersionRecord(image.version + 1))]
+    found = {(p.topic_id, p.partition) for p in request.partitions}
     decision.stray = sum(topic_id not in image.topics for topic_id, _ in found)
-    if before is not None and before.directory_id != broker.directory_id:
+    if before is not None and replaced:
         decision.replaced_directory = before.directory_id
         decision.lost = sum(
-            p.leader == broker.broker_id and (p.topic_id, p.partition) not in found for p in image.all_partitions()
+            broker.broker_id in p.seats and (p.topic_id, p.partition) not in found for p in image.all_partitions()
         )
     return decision
 
 
-def _granted(
-    image: ClusterImage, broker_id: int, found: dict[tuple[bytes, int], LocalPartition], *, every: bool
-) -> list[PartitionRecord]:
-    """Return the partitions that get a new epoch: those it leads, and those its log is ahead of the store in.
+def _elect(
+    image: ClusterImage, request: BrokerRegistrationRequest, electorates: Electorates, *, again: bool, replaced: bool
+) -> Elected:
+    """Return what becomes of the partitions this broker has a replica of."""
+    broker_id = request.broker.broker_id
+    found = {(p.topic_id, p.partition): p for p in request.partitions}
 
-    Args:
-        every: All it leads; else only those whose log holds an epoch the store knows nothing of.
-    """
-    granted = []
-    for partition in image.all_partitions():
-        local = found.get((partition.topic_id, partition.partition))
-        in_log = -1 if local is None else local.leader_epoch
-        if (every and partition.leader == broker_id) or in_log > partition.leader_epoch:
-            granted.append(
-                msgspec.structs.replace(
-                    partition,
-                    leader_epoch=max(partition.leader_epoch, in_log) + 1,
-                    partition_epoch=partition.partition_epoch + 1,
-                )
-            )
-    return granted
+    def epoch_in_log(record: PartitionRecord) -> int:
+        local = found.get((record.topic_id, record.partition))
+        return -1 if local is None else local.leader_epoch
+
+    def prepare(record: PartitionRecord) -> PartitionRecord:
+        local = found.get((record.topic_id, record.partition))
+        if not again:
+            record = come_back(record, broker_id, intact=request.intact and local is not None)
+        if replaced or (local is not None and local.damaged and len(record.seats) > 1):
+            record = forfeit(record, broker_id)
+        return record
+
+    own = touched_by(image, {broker_id})
+    strays = [p for p in image.all_partitions() if broker_id not in p.replicas and epoch_in_log(p) > p.leader_epoch]
+    return settle_all([*own, *strays], electorates, prepare, epoch_in_log)
 
 
-def _record(request: BrokerRegistrationRequest, before: BrokerRecord | None, limits: ControlLimits) -> BrokerRecord:
+def broker_record(
+    request: BrokerRegistrationRequest, before: BrokerRecord | None, limits: ControlLimits
+) -> BrokerRecord:
+    """Return the record of the broker that registers."""
     broker = request.broker
     epoch, past = 1, []
     if before is not None:
@@ -121,6 +133,9 @@ def _record(request: BrokerRegistrationRequest, before: BrokerRecord | None, lim
         device=broker.device,
         alive=True,
         past_incarnations=past,
+        peer_endpoints=list(broker.peer_endpoints),
+        site=broker.site,
+        draining=before is not None and before.draining,
     )
 
 
@@ -131,12 +146,14 @@ def _check(request: BrokerRegistrationRequest, cluster_id: str, limits: ControlL
             ErrorCode.INVALID_REQUEST,
             f"broker {broker.broker_id} belongs to cluster {request.cluster_id[:64]}, this is {cluster_id}",
         )
-    texts = [broker.machine, broker.log_dir, broker.page_path, broker.rack, broker.directory_id, *broker.endpoints]
+    endpoints = [*broker.endpoints, *broker.peer_endpoints]
+    texts = [broker.machine, broker.log_dir, broker.page_path, broker.rack, broker.site, broker.directory_id]
     if (
         not 0 <= broker.broker_id < 2**31
         or broker.incarnation < 0
         or not 1 <= len(broker.endpoints) <= _ENDPOINTS_MAX
-        or any(len(text) > _TEXT_CHARS_MAX for text in texts)
+        or len(broker.peer_endpoints) > _ENDPOINTS_MAX
+        or any(len(text) > _TEXT_CHARS_MAX for text in (*texts, *endpoints))
     ):
         raise Refused(ErrorCode.INVALID_REQUEST, f"broker {broker.broker_id}: no valid registration")
     for p in request.partitions:

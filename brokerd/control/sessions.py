@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(slots=True)
@@ -22,12 +22,18 @@ class Session:
     Attributes:
         peer: Its last connection.
         applied_version: The metadata version it acts by; -1 until it said so under its present broker epoch.
+        ends: Of its logs of partitions that nobody leads: (leader epoch, last epoch, end offset).
+        heard: Whether this controller has heard it at all.
+        stopping: It shuts down in good order, and leads nothing any more if others can.
     """
 
     heard_ms: int
     peer: bytes = b""
     applied_version: int = -1
     parked: ParkedHeartbeat | None = None
+    ends: dict[tuple[bytes, int], tuple[int, int, int]] = field(default_factory=dict)
+    heard: bool = False
+    stopping: bool = False
 
 
 class Sessions:
@@ -40,7 +46,7 @@ class Sessions:
 
     def begin(self, broker_id: int, peer: bytes, now_ms: int) -> Session:
         """Start over: a new incarnation has applied nothing."""
-        self._sessions[broker_id] = Session(now_ms, peer)
+        self._sessions[broker_id] = Session(now_ms, peer, heard=True)
         return self._sessions[broker_id]
 
     def of(self, broker_id: int) -> Session:
@@ -52,6 +58,23 @@ class Sessions:
     def by_peer(self, peer: bytes) -> int | None:
         """Return the broker whose last connection this is."""
         return next((broker_id for broker_id, session in self._sessions.items() if session.peer == peer), None)
+
+    def usable(self, alive: Iterable[int]) -> set[int]:
+        """Return those of `alive` that can lead: heard, and not about to end."""
+        return {b for b in alive if self._sessions[b].heard and not self._sessions[b].stopping}
+
+    def expected(self, alive: Iterable[int]) -> set[int]:
+        """Return those of `alive` that this controller has not heard yet."""
+        return {b for b in alive if not self._sessions[b].heard}
+
+    def ends(self, topic_id: bytes, partition: int, leader_epoch: int) -> dict[int, tuple[int, int]]:
+        """Return (last epoch, end offset) of the replicas of a partition that nobody has led since that epoch."""
+        key = (topic_id, partition)
+        return {
+            broker_id: session.ends[key][1:]
+            for broker_id, session in self._sessions.items()
+            if session.ends and session.ends.get(key, (-1,))[0] == leader_epoch
+        }
 
     def forgive(self, ms: int) -> None:
         """Count the last `ms` as no silence: it was the controller that did not listen."""

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from brokerd.control.broker_settings import EffectiveConfigs
+from brokerd.control.elections import Electorates
 from brokerd.control.image import ClusterImage
 from brokerd.control.limits import ControlLimits
-from brokerd.control.placement import place
 from brokerd.control.records import Change, DeletedTopicRecord, PartitionRecord, Put, Remove, TopicRecord
 from ingest.errors import ConfigError
 from ingest.topic_config import parse_topic_configs
@@ -23,6 +23,9 @@ from ingest.wire.messages import (
     NewTopic,
     TopicResult,
 )
+from replicas.balance import preferred
+from replicas.placement import Load, default_replication_factor, place, replication_factor_max
+from replicas.reassignment import target
 
 
 class Refused(Exception):
@@ -48,6 +51,7 @@ class Cluster:
     image: ClusterImage
     configs: EffectiveConfigs
     limits: ControlLimits
+    electorates: Electorates
 
 
 def create_topics(
@@ -58,20 +62,19 @@ def create_topics(
     decision = Decision()
     names = Counter(topic.name for topic in request.topics)
     taken = {collision_key(name): name for name in cluster.image.topic_ids}
-    leaders = cluster.image.leader_counts()
+    load = cluster.image.load()
     total = cluster.image.partition_count()
     for new, topic_id in zip(request.topics, topic_ids, strict=False):
         try:
             if names[new.name] > 1:
                 raise Refused(ErrorCode.INVALID_REQUEST, "the request names this topic twice")
             _check_name(cluster.image, new.name, taken)
-            records = _new_topic(cluster, new, topic_id, total, leaders, placement_start)
+            records = _new_topic(cluster, new, topic_id, total, load, placement_start)
         except Refused as refused:
             decision.results.append(TopicResult(new.name, int(refused.code), str(refused)))
             continue
         taken[collision_key(new.name)] = new.name
         total += len(records) - 1
-        leaders.update(record.leader for record in records if isinstance(record, PartitionRecord))
         decision.changes.extend(map(Put, records))
         decision.results.append(
             TopicResult(new.name, int(ErrorCode.NONE), topic_id=b"" if request.validate_only else topic_id)
@@ -85,18 +88,17 @@ def create_partitions(cluster: Cluster, request: CreatePartitionsRequest, placem
     """Add partitions to topics; keys hash elsewhere after that, as in Kafka."""
     decision = Decision()
     names = Counter(topic.name for topic in request.topics)
-    leaders = cluster.image.leader_counts()
+    load = cluster.image.load()
     total = cluster.image.partition_count()
     for new in request.topics:
         try:
             if names[new.name] > 1:
                 raise Refused(ErrorCode.INVALID_REQUEST, "the request names this topic twice")
-            topic, records = _more_partitions(cluster, new, total, leaders, placement_start)
+            topic, records = _more_partitions(cluster, new, total, load, placement_start)
         except Refused as refused:
             decision.results.append(TopicResult(new.name, int(refused.code), str(refused)))
             continue
         total += len(records)
-        leaders.update(record.leader for record in records)
         decision.changes.extend(map(Put, records))
         decision.results.append(TopicResult(new.name, int(ErrorCode.NONE), topic_id=topic.topic_id))
     if request.validate_only:
@@ -168,37 +170,53 @@ def _check_name(image: ClusterImage, name: str, taken: dict[str, str]) -> None:
 
 
 def _new_topic(
-    cluster: Cluster, new: NewTopic, topic_id: bytes, total: int, leaders: Counter[int], start: int
+    cluster: Cluster, new: NewTopic, topic_id: bytes, total: int, load: Load, start: int
 ) -> list[TopicRecord | PartitionRecord]:
     count = cluster.configs.number("num.partitions") if new.partitions == -1 else new.partitions
-    factor = (
-        cluster.configs.number("default.replication.factor") if new.replication_factor == -1 else new.replication_factor
-    )
     _check_count(cluster, count, total)
-    brokers = cluster.image.alive_brokers()
+    brokers, domains = cluster.image.placeable_brokers(), cluster.image.domains()
+    factor = new.replication_factor
+    if factor == -1:
+        factor = cluster.configs.number("default.replication.factor") or default_replication_factor(brokers, domains)
+    _check_factor(cluster, factor, brokers)
+    check_topic_configs(cluster.configs, new.configs, factor)
+    replicas = place(count, factor, brokers, domains=domains, leaders_in_topic={}, load=load, start=start)
+    return [
+        TopicRecord(topic_id, new.name, dict(new.configs)),
+        *(_new_partition(topic_id, index, ids) for index, ids in enumerate(replicas)),
+    ]
+
+
+def _new_partition(topic_id: bytes, partition: int, replicas: list[int]) -> PartitionRecord:
+    return PartitionRecord(
+        topic_id=topic_id, partition=partition, leader=replicas[0], replicas=replicas, isr=list(replicas)
+    )
+
+
+def _check_factor(cluster: Cluster, factor: int, brokers: Sequence[int]) -> None:
     if factor < 1:
         raise Refused(ErrorCode.INVALID_REPLICATION_FACTOR, f"replication factor {factor} is below 1")
     if factor > cluster.limits.replication_factor_max:
         raise Refused(
             ErrorCode.INVALID_REPLICATION_FACTOR,
-            f"replication factor {factor}: this version keeps {cluster.limits.replication_factor_max} copy of a "
-            "partition; durability=fsync guards it against process deaths and power cuts",
+            f"replication factor {factor} is above {cluster.limits.replication_factor_max}",
         )
     if factor > len(brokers):
         raise Refused(
             ErrorCode.INVALID_REPLICATION_FACTOR,
-            f"replication factor {factor} is larger than the number of brokers that are up, {len(brokers)}",
+            f"replication factor {factor} is larger than the number of brokers that are up, {len(brokers)}; "
+            "`forebay up --brokers N` runs more",
         )
-    check_topic_configs(cluster.configs, new.configs, factor)
-    replicas = place(count, factor, brokers, leaders_in_topic={}, leaders=leaders, start=start)
-    return [
-        TopicRecord(topic_id, new.name, dict(new.configs)),
-        *(PartitionRecord(topic_id, index, ids[0], ids, ids, 0, 0) for index, ids in enumerate(replicas)),
-    ]
+    most = replication_factor_max(brokers, cluster.image.domains())
+    if factor > most:
+        raise Refused(
+            ErrorCode.INVALID_REPLICATION_FACTOR,
+            f"replication factor {factor}: only {most} machines are up, and each keeps one copy of a partition at most",
+        )
 
 
 def _more_partitions(
-    cluster: Cluster, new: NewPartitions, total: int, leaders: Counter[int], start: int
+    cluster: Cluster, new: NewPartitions, total: int, load: Load, start: int
 ) -> tuple[TopicRecord, list[PartitionRecord]]:
     topic = cluster.image.topic(new.name)
     if topic is None:
@@ -210,21 +228,20 @@ def _more_partitions(
             f"topic {new.name} has {len(present)} partitions; {new.total_count} is not more",
         )
     _check_count(cluster, new.total_count - len(present), total)
-    factor = len(present[0].replicas)
-    brokers = cluster.image.alive_brokers()
-    if factor > len(brokers):
-        raise Refused(
-            ErrorCode.INVALID_REPLICATION_FACTOR,
-            f"replication factor {factor} is larger than the number of brokers that are up, {len(brokers)}",
-        )
-    in_topic = Counter(partition.leader for partition in present)
+    factor = len(target(present[0]))
+    brokers = cluster.image.placeable_brokers()
+    _check_factor(cluster, factor, brokers)
     replicas = place(
-        new.total_count - len(present), factor, brokers, leaders_in_topic=in_topic, leaders=leaders, start=start
+        new.total_count - len(present),
+        factor,
+        brokers,
+        domains=cluster.image.domains(),
+        leaders_in_topic=Counter(preferred(partition) for partition in present),
+        load=load,
+        start=start,
     )
     first = len(present)
-    return topic, [
-        PartitionRecord(topic.topic_id, first + index, ids[0], ids, ids, 0, 0) for index, ids in enumerate(replicas)
-    ]
+    return topic, [_new_partition(topic.topic_id, first + index, ids) for index, ids in enumerate(replicas)]
 
 
 def _check_count(cluster: Cluster, count: int, total: int) -> None:

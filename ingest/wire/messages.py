@@ -19,12 +19,13 @@ LATEST_TIMESTAMP = -1
 
 
 class ApiKey(IntEnum):
-    """Kafka's api keys; 62 and up are spoken between broker and controller only."""
+    """Kafka's api keys, and from 1000 on our own."""
 
     PRODUCE = 0
     FETCH = 1
     LIST_OFFSETS = 2
     METADATA = 3
+    CONTROLLED_SHUTDOWN = 7
     API_VERSIONS = 18
     CREATE_TOPICS = 19
     DELETE_TOPICS = 20
@@ -33,10 +34,25 @@ class ApiKey(IntEnum):
     DESCRIBE_CONFIGS = 32
     ALTER_CONFIGS = 33
     CREATE_PARTITIONS = 37
+    ELECT_LEADERS = 43
+    ALTER_PARTITION_REASSIGNMENTS = 45
+    ALTER_PARTITION = 56
     BROKER_REGISTRATION = 62
     BROKER_HEARTBEAT = 63
     ALLOCATE_PRODUCER_IDS = 67
+    DRAIN_BROKER = 1000
 
+
+# Spoken between brokers and the controller alone.
+BROKER_APIS = frozenset(
+    {
+        ApiKey.CONTROLLED_SHUTDOWN,
+        ApiKey.ALTER_PARTITION,
+        ApiKey.BROKER_REGISTRATION,
+        ApiKey.BROKER_HEARTBEAT,
+        ApiKey.ALLOCATE_PRODUCER_IDS,
+    }
+)
 
 VERSION_MIN = 0
 VERSION_MAX = 0
@@ -100,7 +116,10 @@ class ProduceResponse(Message, frozen=True):
 
 
 class FetchPartition(Message, frozen=True):
-    """`last_epoch` is the leader epoch of the record read before `offset`, -1 unknown (KIP-320)."""
+    """`last_epoch` is the leader epoch of the record read before `offset`, -1 unknown (KIP-320).
+
+    A follower asks from the end of its log, and says with `flushed_end` how much of it is on its disk.
+    """
 
     topic_id: bytes
     partition: int
@@ -108,19 +127,36 @@ class FetchPartition(Message, frozen=True):
     max_bytes: int
     leader_epoch: int = -1
     last_epoch: int = -1
+    flushed_end: int = -1
+
+
+class FetchSession(Message, frozen=True):
+    """A follower's fetch; it names only the partitions whose position is new since the last one (KIP-227).
+
+    With `epoch` 0 a session begins and all partitions are named; each further fetch raises it by one. `forgotten` are
+    partitions it follows no longer.
+    """
+
+    broker_id: int
+    broker_epoch: int
+    session_id: int
+    epoch: int
+    forgotten: list[tuple[bytes, int]] = []
 
 
 class FetchRequest(Message, frozen=True):
     """Wait until `min_bytes` are below the high watermark or the time is over.
 
     With `max_bytes` 0 no records are wanted: the answer comes as soon as any high watermark passes the offset asked
-    for. It is the doorbell of readers that map the files.
+    for. It is the doorbell of readers that map the files. With a `session` a follower asks: it gets what is appended,
+    and only the partitions there is news of. Only the socket for brokers takes it.
     """
 
     max_wait_ms: int
     min_bytes: int
     max_bytes: int
     partitions: list[FetchPartition]
+    session: FetchSession | None = None
 
 
 class FetchedPartition(Message, frozen=True):
@@ -215,7 +251,10 @@ class MetadataRequest(Message, frozen=True):
 
 
 class BrokerMetadata(Message, frozen=True):
-    """`machine` is the boot id, `endpoints` what clients connect to, the nearest first (ipc before tcp)."""
+    """`machine` is the boot id, `endpoints` what clients connect to, the nearest first (ipc before tcp).
+
+    `peer_endpoints` is the same for other brokers. `site` names the machine as a failure domain, over its reboots.
+    """
 
     broker_id: int
     broker_epoch: int
@@ -228,15 +267,25 @@ class BrokerMetadata(Message, frozen=True):
     rack: str = ""
     directory_id: str = ""
     device: int = 0
+    peer_endpoints: list[str] = []
+    site: str = ""
+    draining: bool = False
 
 
 class PartitionMetadata(Message, frozen=True):
+    """`leader` is -1 while nobody may lead. From `eligible` on see replicas.state.PartitionState."""
+
     partition: int
     leader: int
     leader_epoch: int
     replicas: list[int]
     isr: list[int]
     partition_epoch: int = 0
+    eligible: list[int] = []
+    recovering: list[int] = []
+    adding: list[int] = []
+    removing: list[int] = []
+    unclean_epoch: int = -1
 
 
 class TopicMetadata(Message, frozen=True):
@@ -388,6 +437,61 @@ class AlterConfigsResponse(Message, frozen=True):
     resources: list[AlteredConfigs]
 
 
+class ElectionType(IntEnum):
+    PREFERRED = 0
+    UNCLEAN = 1
+
+
+class ElectLeadersRequest(Message, frozen=True):
+    """Elect leaders of partitions, (topic, partition); None is all. `election_type` is Kafka's."""
+
+    election_type: int
+    partitions: list[tuple[str, int]] | None = None
+
+
+class PartitionResult(Message, frozen=True):
+    topic: str
+    partition: int
+    error_code: int
+    message: str = ""
+
+
+class ElectLeadersResponse(Message, frozen=True):
+    """One result for each partition that was named, or, if none was, for each whose leader changed or should have."""
+
+    partitions: list[PartitionResult]
+
+
+class Reassignment(Message, frozen=True):
+    """The replicas a partition is to have, the preferred leader first; None cancels what is under way."""
+
+    topic: str
+    partition: int
+    replicas: list[int] | None
+
+
+class AlterPartitionReassignmentsRequest(Message, frozen=True):
+    partitions: list[Reassignment]
+
+
+class AlterPartitionReassignmentsResponse(Message, frozen=True):
+    partitions: list[PartitionResult]
+
+
+class DrainBrokerRequest(Message, frozen=True):
+    """Move everything off a broker, and put nothing new there; `drain` False takes that back."""
+
+    broker_id: int
+    drain: bool = True
+
+
+class DrainBrokerResponse(Message, frozen=True):
+    """How many partitions have a replica there that is to move, and how many can't for want of another broker."""
+
+    moving: int
+    staying: int
+
+
 class InitProducerIdRequest(Message, frozen=True):
     """-1 asks for a new id; an id with its epoch asks for the next epoch of it (KIP-360)."""
 
@@ -404,21 +508,29 @@ class InitProducerIdResponse(Message, frozen=True):
 
 
 class LocalPartition(Message, frozen=True):
-    """What a broker found on its disk, so that epochs granted are above every epoch ever used."""
+    """What a broker found on its disk, so that epochs granted are above every epoch ever used.
+
+    `damaged`: bytes that were on the disk are gone or bad; another copy must fill this one anew.
+    """
 
     topic_id: bytes
     partition: int
     leader_epoch: int
     log_end_offset: int
+    damaged: bool = False
 
 
 class BrokerRegistrationRequest(Message, frozen=True):
-    """One incarnation of a broker asks to join; the answer comes after its new leader epochs are durable."""
+    """One incarnation of a broker asks to join; the answer comes after its new leader epochs are durable.
+
+    `intact`: nothing its logs held is lost: it was closed in good order, or only its process died.
+    """
 
     broker: BrokerMetadata
     cluster_id: str
     partitions: list[LocalPartition]
     producer_id_floor: int = -1
+    intact: bool = False
 
 
 class BrokerRegistrationResponse(Message, frozen=True):
@@ -429,13 +541,75 @@ class BrokerRegistrationResponse(Message, frozen=True):
     controller_epoch: int
 
 
+class LeaderlessEnd(Message, frozen=True):
+    """Where a log ends while nobody may lead its partition, `leader_epoch` being the last that metadata tells of."""
+
+    topic_id: bytes
+    partition: int
+    leader_epoch: int
+    last_epoch: int
+    end_offset: int
+
+
 class BrokerHeartbeatRequest(Message, frozen=True):
-    """The long poll of a broker: it has applied `applied_version` and wants a newer one."""
+    """The long poll of a broker: it has applied `applied_version` and wants a newer one.
+
+    `leaderless` are the replicas it has of partitions without a leader in that version: all of them, each time.
+    """
 
     broker_id: int
     broker_epoch: int
     applied_version: int
     max_wait_ms: int
+    leaderless: list[LeaderlessEnd] = []
+
+
+class InSyncReplica(Message, frozen=True):
+    """A member of the set its leader proposes, with the broker epoch under which it fetched."""
+
+    broker_id: int
+    broker_epoch: int
+
+
+class AlterPartition(Message, frozen=True):
+    """An in-sync set; it is refused unless both epochs are those the controller has."""
+
+    topic_id: bytes
+    partition: int
+    leader_epoch: int
+    partition_epoch: int
+    isr: list[InSyncReplica]
+
+
+class AlterPartitionRequest(Message, frozen=True):
+    """A leader asks for other in-sync sets of partitions it leads. What comes of it arrives as metadata."""
+
+    broker_id: int
+    broker_epoch: int
+    partitions: list[AlterPartition]
+
+
+class AlteredPartition(Message, frozen=True):
+    topic_id: bytes
+    partition: int
+    error_code: int
+
+
+class AlterPartitionResponse(Message, frozen=True):
+    partitions: list[AlteredPartition]
+
+
+class ControlledShutdownRequest(Message, frozen=True):
+    """A broker is about to end: let others lead what it leads."""
+
+    broker_id: int
+    broker_epoch: int
+
+
+class ControlledShutdownResponse(Message, frozen=True):
+    """How many partitions it still leads, for want of another in-sync replica."""
+
+    remaining: int
 
 
 class AllocateProducerIdsRequest(Message, frozen=True):
@@ -464,6 +638,11 @@ REQUESTS: dict[int, type[Message]] = {
     ApiKey.BROKER_REGISTRATION: BrokerRegistrationRequest,
     ApiKey.BROKER_HEARTBEAT: BrokerHeartbeatRequest,
     ApiKey.ALLOCATE_PRODUCER_IDS: AllocateProducerIdsRequest,
+    ApiKey.ALTER_PARTITION: AlterPartitionRequest,
+    ApiKey.CONTROLLED_SHUTDOWN: ControlledShutdownRequest,
+    ApiKey.ELECT_LEADERS: ElectLeadersRequest,
+    ApiKey.ALTER_PARTITION_REASSIGNMENTS: AlterPartitionReassignmentsRequest,
+    ApiKey.DRAIN_BROKER: DrainBrokerRequest,
 }
 RESPONSES: dict[int, type[Message]] = {
     ApiKey.PRODUCE: ProduceResponse,
@@ -481,4 +660,9 @@ RESPONSES: dict[int, type[Message]] = {
     ApiKey.BROKER_REGISTRATION: BrokerRegistrationResponse,
     ApiKey.BROKER_HEARTBEAT: MetadataResponse,
     ApiKey.ALLOCATE_PRODUCER_IDS: AllocateProducerIdsResponse,
+    ApiKey.ALTER_PARTITION: AlterPartitionResponse,
+    ApiKey.CONTROLLED_SHUTDOWN: ControlledShutdownResponse,
+    ApiKey.ELECT_LEADERS: ElectLeadersResponse,
+    ApiKey.ALTER_PARTITION_REASSIGNMENTS: AlterPartitionReassignmentsResponse,
+    ApiKey.DRAIN_BROKER: DrainBrokerResponse,
 }

@@ -55,7 +55,7 @@ def fill_the_disk(directory: str) -> None:
     def commit(kilobytes: int) -> None:
         nonlocal version
         big = TopicRecord(bytes(16), "t", {"x": "y" * 1024 * kilobytes})
-        partition = PartitionRecord(bytes(16), 0, 1, [1], [1], 0, 0)
+        partition = PartitionRecord(topic_id=bytes(16), partition=0, leader=1, replicas=[1], isr=[1])
         store.commit([Put(big), Put(partition), Put(VersionRecord(version + 1))], controller_epoch=epoch)
         version += 1
 

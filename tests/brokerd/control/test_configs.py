@@ -96,7 +96,7 @@ def test_settings_of_all_brokers_are_the_topics_defaults_and_survive_the_control
         (TOPIC, "max.message.bytes", str(2**40), ErrorCode.INVALID_CONFIG),
         (BROKERS, "listeners", "ipc://y", ErrorCode.INVALID_CONFIG),
         (BROKERS, "num.partitions", "0", ErrorCode.INVALID_CONFIG),
-        (BROKERS, "min.insync.replicas", "2", ErrorCode.INVALID_CONFIG),
+        (BROKERS, "default.replication.factor", "33", ErrorCode.INVALID_CONFIG),
         (BROKERS, "log.durability", "maybe", ErrorCode.INVALID_CONFIG),
         (BROKERS, "nonsense", None, ErrorCode.INVALID_CONFIG),
         (ConfigResource(ResourceType.BROKER, "1"), "num.partitions", "2", ErrorCode.INVALID_REQUEST),

@@ -7,6 +7,7 @@ import pytest
 from brokerd.control.events import ConnectionLost, PeerGone, Received, Tick
 from ingest.wire.codes import ErrorCode
 from ingest.wire.messages import BrokerHeartbeatRequest, CreateTopicsRequest, NewTopic
+from replicas.state import NO_LEADER
 from tests.brokerd.control.driver import SESSION_MS, Driver
 
 
@@ -30,7 +31,8 @@ def test_a_silent_broker_is_dead_after_the_session_time_and_keeps_its_partitions
     driver.heartbeat(1)
     driver.later(1)
     assert alive(driver) == [1]
-    assert sorted(driver.core.image.leader_counts()) == [1, 2]
+    assert {p.leader for p in driver.core.image.all_partitions()} == {1, NO_LEADER}
+    assert [p.eligible for p in driver.core.image.all_partitions() if p.leader == NO_LEADER] == [[2], [2]]
     metadata = driver.metadata(1)
     assert [b.alive for b in metadata.brokers] == [True, False]
 

@@ -296,7 +296,7 @@ def test_another_clusters_directory_is_a_plain_sentence(config: ControllerConfig
 
 
 def test_defaults_no_topic_can_have_are_refused_at_the_start(config: ControllerConfig) -> None:
-    for configs in ({"log.retention.ms": "x"}, {"min.insync.replicas": "2"}, {"num.partitions": "0"}):
+    for configs in ({"log.retention.ms": "x"}, {"default.replication.factor": "33"}, {"num.partitions": "0"}):
         with pytest.raises(ConfigError, match=r"expected|copy"):
             RunningController(msgspec.structs.replace(config, broker_configs=configs)).stop()
 

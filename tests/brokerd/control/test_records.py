@@ -41,7 +41,7 @@ BASE64 = "AAECAwQFBgcICQoLDA0ODw=="
             "/brokers/1",
             '{"type":"broker","broker_id":1,"broker_epoch":2,"incarnation":3,"directory_id":"uuid",'
             '"endpoints":["ipc:///x"],"machine":"boot","log_dir":"/data","page_path":"/page","rack":"r","device":4,'
-            '"alive":false,"past_incarnations":[9]}',
+            '"alive":false,"past_incarnations":[9],"peer_endpoints":[],"site":"","draining":false}',
         ),
         (
             TopicRecord(TOPIC_ID, "sensors", {"retention.ms": "1"}),
@@ -49,10 +49,13 @@ BASE64 = "AAECAwQFBgcICQoLDA0ODw=="
             f'{{"type":"topic","topic_id":"{BASE64}","name":"sensors","configs":{{"retention.ms":"1"}}}}',
         ),
         (
-            PartitionRecord(TOPIC_ID, 3, 1, [1, 2], [1], 4, 5),
+            PartitionRecord(
+                topic_id=TOPIC_ID, partition=3, leader=1, replicas=[1, 2], isr=[1], leader_epoch=4, partition_epoch=5
+            ),
             f"/topics/{UUID}/partitions/3",
-            f'{{"type":"partition","topic_id":"{BASE64}","partition":3,"leader":1,"replicas":[1,2],"isr":[1],'
-            '"leader_epoch":4,"partition_epoch":5}',
+            '{"type":"partition","leader":1,"leader_epoch":4,"partition_epoch":5,"replicas":[1,2],"isr":[1],'
+            '"eligible":[],"recovering":[],"adding":[],"removing":[],"unclean_epoch":-1,'
+            f'"topic_id":"{BASE64}","partition":3}}',
         ),
         (
             DeletedTopicRecord(TOPIC_ID, "gone", 6),

@@ -89,7 +89,8 @@ def test_another_directory_is_said_loudly_and_goes_on_under_a_fresh_epoch(driver
     driver.create(NewTopic("t", 3))
     driver.register(1, incarnation=2, directory_id="a-new-disk")
     assert leader_epochs(driver) == [1, 1, 1]
-    (note,) = [note for note in driver.notes if note.level == "error"]
+    note, lossy = [note for note in driver.notes if note.level == "error"]
+    assert lossy.fields["partitions"] == 3
     assert note.fields["directory_before"] == "directory-1"
     assert note.fields["partitions_lost"] == 3
 

@@ -43,8 +43,8 @@ RECORDS: list[Record] = [
     BrokerConfigsRecord({"log.retention.ms": "5"}),
     BrokerRecord(1, 2, 3, "directory", ["ipc:///x"], "boot", "/data", "/page", alive=False, past_incarnations=[9]),
     TopicRecord(TOPIC_ID, "sensors", {"retention.ms": "1"}),
-    PartitionRecord(TOPIC_ID, 0, 1, [1], [1], 4, 5),
-    PartitionRecord(TOPIC_ID, 1, 1, [1], [1], 0, 0),
+    PartitionRecord(topic_id=TOPIC_ID, partition=0, leader=1, replicas=[1], isr=[1], leader_epoch=4, partition_epoch=5),
+    PartitionRecord(topic_id=TOPIC_ID, partition=1, leader=1, replicas=[1], isr=[1], leader_epoch=0, partition_epoch=0),
     DeletedTopicRecord(bytes(16), "gone", 6),
 ]
 
@@ -375,7 +375,12 @@ def test_a_full_disk_refuses_cleanly_and_recovers(tmp_path: Path, processes: Pro
 
 def test_a_thousand_partitions_are_one_quick_commit(active: Candidate) -> None:
     records: list[Record] = [TopicRecord(TOPIC_ID, "t", {})]
-    records += [PartitionRecord(TOPIC_ID, index, 1, [1], [1], 1, 1) for index in range(1000)]
+    records += [
+        PartitionRecord(
+            topic_id=TOPIC_ID, partition=index, leader=1, replicas=[1], isr=[1], leader_epoch=1, partition_epoch=1
+        )
+        for index in range(1000)
+    ]
     started = time.perf_counter()
     active.put(*records)
     assert time.perf_counter() - started < 10  # about 15 ms

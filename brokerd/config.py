@@ -15,6 +15,8 @@ class BrokerConfig(msgspec.Struct, frozen=True, kw_only=True):
         endpoint: ZeroMQ endpoint for clients on this machine, ipc://…
         tcp_endpoint: ZeroMQ endpoint for clients elsewhere, tcp://host:port, empty for none.
         advertised_tcp_endpoint: What clients elsewhere are told, where there is a `tcp_endpoint`.
+        peer_endpoint, peer_tcp_endpoint, advertised_peer_tcp_endpoint: The same for other brokers.
+        site: The machine as a failure domain: the same for all brokers of one data directory.
         controller_endpoint: Where the controller listens.
         machine: The boot id of this machine.
         broker_configs: Settings under Kafka's names, already checked.
@@ -30,6 +32,10 @@ class BrokerConfig(msgspec.Struct, frozen=True, kw_only=True):
     machine: str = ""
     tcp_endpoint: str = ""
     advertised_tcp_endpoint: str = ""
+    peer_endpoint: str = ""
+    peer_tcp_endpoint: str = ""
+    advertised_peer_tcp_endpoint: str = ""
+    site: str = ""
     rack: str = ""
     local_read: str = "group"
     auto_create_topics_enable: bool = True

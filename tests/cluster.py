@@ -130,6 +130,8 @@ class Cluster:
             "page_path": str(self.run_dir / f"broker-{broker_id}.page"),
             "failed_dir": str(self.directory / "failed"),
             "endpoint": self.endpoint(broker_id),
+            "peer_endpoint": f"ipc://{self.run_dir}/broker-{broker_id}-peer.sock",
+            "site": "test",
             "controller_endpoint": f"ipc://{self.run_dir}/controller.sock",
             "machine": machine_id(),
             **self._broker_options,

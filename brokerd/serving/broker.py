@@ -14,7 +14,7 @@ import zmq
 from brokerd.config import BrokerConfig
 from brokerd.serving.controller_link import Send
 from brokerd.serving.outbox import Answer, Peer
-from brokerd.serving.partition import Partition
+from brokerd.serving.peers import PeerConnections
 from brokerd.serving.produce import PARKED_MAX
 from brokerd.serving.requests import CLIENT_APIS, RequestHandler
 from brokerd.serving.stats import BrokerStats, broker_stats
@@ -27,7 +27,7 @@ from ingest.errors import LogDirOffline, ProtocolError
 from ingest.failpoints import failpoint
 from ingest.latency import LatencyRecorder
 from ingest.lifeline import Lifeline
-from ingest.limits import LIMITS
+from ingest.limits import LIMITS, Limits
 from ingest.wire.frames import BadRequest, decode_request
 from ingest.wire.messages import ApiKey
 
@@ -39,9 +39,12 @@ POLL_MS_MAX = 250  # the progress stamp is due at least once a second
 SHARED_BYTES_MIN = 262_144  # smaller answers are copied: a shared buffer costs a wake-up of pyzmq's thread
 MAINTAIN_MS = 1000
 CHECKPOINT_MS = 5000
+# A follower names all its partitions when its session begins, some 50 bytes each; it sends no payload.
+PEER_LIMITS = Limits(request_header_bytes_max=4 << 20, payload_frames_max=0)
 HELD_MAX = PARKED_MAX + 100  # answers kept for one peer that ZeroMQ has no room for
 HELD_TOTAL_MAX = 100_000
 HELD_RETRY_MS = 5
+SHUTDOWN_MS_MAX = 2000  # how long others have to take over what this broker leads before it ends
 TELL_MS = 1000  # between two lines about messages nobody can read: what comes from outside may not fill the disk
 
 
@@ -72,14 +75,19 @@ class _Loop:
         self._lifeline = lifeline
         self._limits = msgspec.structs.replace(LIMITS, request_bytes_max=config.request_bytes_max)
         self._directory = directory
-        endpoints = [config.endpoint]
+        endpoints, peer_endpoints = [config.endpoint], [config.peer_endpoint]
         if config.tcp_endpoint:
             endpoints.append(config.advertised_tcp_endpoint)
+        if config.peer_tcp_endpoint:
+            peer_endpoints.append(config.advertised_peer_tcp_endpoint)
         self._unsent = UnsentAnswers(config.unsent_bytes_max)
-        self._handler = RequestHandler(config, directory, endpoints, self._unsent)
+        self._handler = RequestHandler(config, directory, endpoints, list(filter(None, peer_endpoints)), self._unsent)
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._context.set(zmq.MAX_SOCKETS, 4096)
         self._routers: list[zmq.Socket[bytes]] = []
+        self._for_clients = 0  # how many of the routers, which come first
+        self._poller = zmq.Poller()
+        self._peers = PeerConnections(self._context, self._poller, config.machine)
         self._controller = Connection(self._context, config.controller_endpoint)
         self._to_controller: deque[bytes] = deque()
         self._flushed_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
@@ -94,14 +102,18 @@ class _Loop:
         self._malformed_told_ms = -TELL_MS
         self._held: dict[tuple[int, bytes], list[Answer]] = {}
         self._held_count = 0
+        self._stop_at_ms: int | None = None
         self.unroutable = 0
 
     def run(self) -> None:
         lifeline, handler = self._lifeline, self._handler
         try:
-            for endpoint in filter(None, (self._config.endpoint, self._config.tcp_endpoint)):
+            config, poller = self._config, self._poller
+            for endpoint in filter(None, (config.endpoint, config.tcp_endpoint)):
                 self._routers.append(bind_router(self._context, endpoint, self._limits.request_bytes_max))
-            poller = zmq.Poller()
+            self._for_clients = len(self._routers)
+            for endpoint in filter(None, (config.peer_endpoint, config.peer_tcp_endpoint)):
+                self._routers.append(bind_router(self._context, endpoint, PEER_LIMITS.request_header_bytes_max))
             for socket in (*self._routers, *self._controller.sockets):
                 poller.register(socket, zmq.POLLIN)
             poller.register(self._flushed_fd, zmq.POLLIN)
@@ -109,21 +121,36 @@ class _Loop:
             lifeline.serve_stats(self.stats)
             while True:
                 now_ms = time.monotonic_ns() // 1_000_000
-                wait_ms = 0 if handler.led.pending else max(0, min(POLL_MS_MAX, handler.next_deadline_ms() - now_ms))
+                wait_ms = max(0, min(POLL_MS_MAX, handler.next_deadline_ms() - now_ms))
+                if handler.partitions.pending:
+                    wait_ms = 0
                 if self._held:
                     wait_ms = min(wait_ms, HELD_RETRY_MS)
                 ready = dict(poller.poll(wait_ms))
-                if lifeline.stop_fd in ready:
+                if (lifeline.stop_fd in ready or self._stop_at_ms is not None) and self._is_stopped(now_ms):
                     break
                 if self._round(ready):
                     self._reconnect(poller)
         finally:
             self._flusher.close()
+            self._peers.close_all()
             for router in self._routers:
                 router.close(linger=100)
             self._controller.close()
             self._context.term()
             os.close(self._flushed_fd)
+
+    def _is_stopped(self, now_ms: int) -> bool:
+        """Tell whether to end now; before that others get the time to lead what this broker leads."""
+        handler = self._handler
+        if self._stop_at_ms is None:
+            if not handler.partitions.led() or not handler.link.registered:
+                return True
+            self._stop_at_ms = now_ms + SHUTDOWN_MS_MAX
+            self._poller.unregister(self._lifeline.stop_fd)
+            self._poller.register(self._lifeline.stop_fd, 0)
+            handler.shut_down(now_ms)
+        return now_ms >= self._stop_at_ms or handler.remaining == len(handler.partitions.led())
 
     def _round(self, ready: dict[Any, int]) -> bool:
         """Take what has come, make it durable, answer; tell whether the controller's socket must be made anew."""
@@ -131,17 +158,20 @@ class _Loop:
         now_ms = time.monotonic_ns() // 1_000_000
         if any(socket in ready for socket in self._controller.sockets):
             self._receive_controller(now_ms)
+        self._receive_peers(now_ms)
         if self._flushed_fd in ready:
             os.eventfd_read(self._flushed_fd)
-            self._take_flushed()
+            self._take_flushed(now_ms)
         for index, router in enumerate(self._routers):
             if router in ready:
                 self._receive(index, router, now_ms)
         handler.tick(now_ms)
         handler.apply_some(now_ms)
-        self._settle()
+        for unflushed in handler.settle(now_ms):
+            self._flusher.request(unflushed)
         self._maintain(now_ms)
         self._send_answers()
+        self._send_peers(now_ms)
         self._lifeline.beat()
         if not self._ready and handler.view.snapshot is not None:
             self._ready = True
@@ -149,6 +179,8 @@ class _Loop:
         return self._send_controller()
 
     def _receive(self, index: int, router: zmq.Socket[bytes], now_ms: int) -> None:
+        from_peers = index >= self._for_clients
+        limits = PEER_LIMITS if from_peers else self._limits
         wall_ms = time.time_ns() // 1_000_000
         size = 0
         for _ in range(MESSAGES_A_ROUND):
@@ -160,7 +192,7 @@ class _Loop:
                 return
             peer = Peer(index, frames[0].bytes)
             try:
-                request = decode_request([frame.buffer for frame in frames[1:]], self._limits)
+                request = decode_request([frame.buffer for frame in frames[1:]], limits)
             except BadRequest as error:
                 self.malformed += 1
                 self._handler.outbox.refuse(peer, error.correlation_id, error.code, str(error))
@@ -173,28 +205,39 @@ class _Loop:
                 continue
             size += sum(memoryview(frame).nbytes for frame in request.payload)
             peer = Peer(index, peer.identity, request.api_key, time.monotonic_ns())
-            self._handler.handle(peer, request, now_ms, wall_ms)
+            if from_peers:
+                self._handler.handle_peer(peer, request, now_ms)
+            else:
+                self._handler.handle(peer, request, now_ms, wall_ms)
 
-    def _settle(self) -> None:
-        """Start the flush of what was appended; where no flush is awaited, move the high watermark now."""
-        for partition in self._handler.take_touched():
-            if partition.durable and partition.log.flushed_end < partition.log.end_offset:
-                self._flusher.request(partition.log)
-            partition.advance()
-            self._handler.moved(partition)
+    def _receive_peers(self, now_ms: int) -> None:
+        """Take what the leaders of what is followed here have sent."""
+        wall_ms = time.time_ns() // 1_000_000
+        for broker_id, responses, lost in self._peers.poll():
+            for response in responses:
+                self._handler.on_peer_response(broker_id, response, now_ms, wall_ms)
+            if lost:
+                self._handler.on_peer_lost(broker_id, now_ms)
 
-    def _take_flushed(self) -> None:
+    def _send_peers(self, now_ms: int) -> None:
+        self._handler.pull(now_ms)
+        effects, self._handler.to_peers = self._handler.to_peers, []
+        for effect in effects:
+            if not effect.header:
+                self._peers.close(effect.broker_id)
+                continue
+            broker = self._handler.broker(effect.broker_id)
+            if broker is None or not self._peers.send(broker, effect.header):
+                self._handler.on_peer_lost(effect.broker_id, now_ms)
+
+    def _take_flushed(self, now_ms: int) -> None:
         for flushed_log, end_offset in self._flusher.drain():
             if isinstance(end_offset, BaseException):
                 raise LogDirOffline(
                     f"flush failed: {end_offset}; the directory is marked failed and recovered at the next start",
                     path=self._config.log_dir,
                 ) from end_offset
-            flushed_log.flushed(end_offset)
-            found = self._handler.led.find(flushed_log.topic_id, flushed_log.partition)
-            if isinstance(found, Partition):
-                found.advance()
-                self._handler.moved(found)
+            self._handler.flushed(flushed_log, end_offset, now_ms)
 
     def _send_answers(self) -> None:
         self._send_held()
@@ -290,7 +333,7 @@ class _Loop:
         boot_ms = time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000
         for unflushed in self._directory.maintain(boot_ms):
             self._flusher.request(unflushed)
-        self._handler.led.retry_unavailable()
+        self._handler.partitions.retry_unavailable()
         if self._directory.disk_full != self._disk_full:
             self._disk_full = self._directory.disk_full
             say = log.error if self._disk_full else log.info

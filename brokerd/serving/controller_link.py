@@ -15,10 +15,16 @@ from ingest.wire.frames import Response, api_key_of, decode_body, encode_request
 from ingest.wire.messages import (
     AllocateProducerIdsRequest,
     AllocateProducerIdsResponse,
+    AlterPartition,
+    AlterPartitionRequest,
+    AlterPartitionResponse,
     ApiKey,
     BrokerHeartbeatRequest,
     BrokerRegistrationRequest,
     BrokerRegistrationResponse,
+    ControlledShutdownRequest,
+    ControlledShutdownResponse,
+    LeaderlessEnd,
     Message,
     MetadataResponse,
 )
@@ -82,11 +88,36 @@ class Unanswered:
 
 
 @dataclass(frozen=True, slots=True)
+class AlteredInSync:
+    """The controller's word on the in-sync sets proposed; None: there is none, they may be accepted or not."""
+
+    response: AlterPartitionResponse | None
+
+
+@dataclass(frozen=True, slots=True)
+class ShutdownAnswered:
+    """Others lead what this broker led, but for `remaining` partitions."""
+
+    remaining: int
+
+
+@dataclass(frozen=True, slots=True)
 class FencedOut:
     """A newer incarnation of this broker is registered: this process must end."""
 
 
-Effect = FencedOut | Send | Reconnect | Registered | NewMetadata | ProducerIds | Forwarded | Unanswered
+Effect = (
+    FencedOut
+    | Send
+    | Reconnect
+    | Registered
+    | NewMetadata
+    | ProducerIds
+    | Forwarded
+    | Unanswered
+    | AlteredInSync
+    | ShutdownAnswered
+)
 
 
 @dataclass(slots=True)
@@ -104,8 +135,14 @@ class ControllerLink:
         refusal: Why the controller does not register this broker, empty if it does.
     """
 
-    def __init__(self, broker_id: int, registration: Callable[[], BrokerRegistrationRequest]) -> None:
+    def __init__(
+        self,
+        broker_id: int,
+        registration: Callable[[], BrokerRegistrationRequest],
+        leaderless: Callable[[], list[LeaderlessEnd]] = list,
+    ) -> None:
         self._broker_id = broker_id
+        self._leaderless = leaderless
         self._registration = registration
         self._waiting: dict[int, _Waiting] = {}
         self._next_id = 0
@@ -129,6 +166,8 @@ class ControllerLink:
             waiting = self._waiting.pop(number)
             if waiting.peer is not None:
                 effects.append(Unanswered(waiting.peer, waiting.correlation_id))
+            elif waiting.api_key == ApiKey.ALTER_PARTITION:
+                effects.append(AlteredInSync(None))
             elif waiting.api_key in (ApiKey.BROKER_REGISTRATION, ApiKey.BROKER_HEARTBEAT):
                 effects.append(Reconnect())
         if now_ms < self._retry_at_ms:
@@ -139,7 +178,10 @@ class ControllerLink:
         elif not self._is_waiting(ApiKey.BROKER_HEARTBEAT) and (
             self.applied_version >= self.received_version or now_ms >= self._next_heartbeat_ms
         ):
-            beat = BrokerHeartbeatRequest(self._broker_id, self.broker_epoch, self.applied_version, HEARTBEAT_WAIT_MS)
+            leaderless = self._leaderless() if self.applied_version >= self.received_version else []
+            beat = BrokerHeartbeatRequest(
+                self._broker_id, self.broker_epoch, self.applied_version, HEARTBEAT_WAIT_MS, leaderless
+            )
             effects.append(self._send(beat, now_ms, HEARTBEAT_WAIT_MS + HEARTBEAT_GRACE_MS))
         return effects
 
@@ -171,6 +213,24 @@ class ControllerLink:
         request = AllocateProducerIdsRequest(self._broker_id, self.broker_epoch)
         return [self._send(request, now_ms, REGISTRATION_TIMEOUT_MS)]
 
+    def alter_partitions(self, partitions: list[AlterPartition], now_ms: int) -> list[Effect]:
+        """Propose in-sync sets; one request is under way at a time, and its outcome comes as `AlteredInSync`."""
+        assert self.registered
+        assert not self.is_altering
+        request = AlterPartitionRequest(self._broker_id, self.broker_epoch, partitions)
+        return [self._send(request, now_ms, REGISTRATION_TIMEOUT_MS)]
+
+    @property
+    def is_altering(self) -> bool:
+        return self._is_waiting(ApiKey.ALTER_PARTITION)
+
+    def shut_down(self, now_ms: int) -> list[Effect]:
+        """Tell the controller that this broker is about to end."""
+        if not self.registered or self._is_waiting(ApiKey.CONTROLLED_SHUTDOWN):
+            return []
+        request = ControlledShutdownRequest(self._broker_id, self.broker_epoch)
+        return [self._send(request, now_ms, REGISTRATION_TIMEOUT_MS)]
+
     def applied(self, version: int, now_ms: int) -> list[Effect]:
         """Note that metadata of `version` is in force here; the controller hears it with the next heartbeat."""
         self.applied_version = max(self.applied_version, version)
@@ -193,7 +253,8 @@ class ControllerLink:
             if waiting.api_key == ApiKey.BROKER_REGISTRATION:
                 self.refusal = str(error)
             self._retry_at_ms = now_ms + RETRY_MS
-            return self.tick(now_ms)
+            lost: list[Effect] = [AlteredInSync(None)] if waiting.api_key == ApiKey.ALTER_PARTITION else []
+            return [*lost, *self.tick(now_ms)]
         epoch = getattr(body, "controller_epoch", self.controller_epoch)
         if epoch < self.controller_epoch:
             return [Reconnect(), *self.tick(now_ms)]  # a controller that was deposed is still talking
@@ -205,6 +266,10 @@ class ControllerLink:
             return [Registered(body.broker_epoch, body.version), *self.tick(now_ms)]
         if isinstance(body, AllocateProducerIdsResponse):
             return [ProducerIds(body.producer_id_start, body.count)]
+        if isinstance(body, AlterPartitionResponse):
+            return [AlteredInSync(body)]
+        if isinstance(body, ControlledShutdownResponse):
+            return [ShutdownAnswered(body.remaining)]
         effects: list[Effect] = []
         if isinstance(body, MetadataResponse):
             self._next_heartbeat_ms = now_ms + HEARTBEAT_WAIT_MS
@@ -217,6 +282,8 @@ class ControllerLink:
         """The controller has gone, and with it every answer that was awaited; ask again what is ours to ask."""
         gone, self._waiting = list(self._waiting.values()), {}
         effects: list[Effect] = [Unanswered(w.peer, w.correlation_id) for w in gone if w.peer is not None]
+        if any(w.api_key == ApiKey.ALTER_PARTITION for w in gone):
+            effects.append(AlteredInSync(None))
         return [*effects, *self.tick(now_ms)]
 
     def _is_waiting(self, api_key: int) -> bool:

@@ -1,9 +1,9 @@
-"""The partitions this broker leads, kept as the controller's metadata says: opened, created, changed, deleted."""
+"""The partitions this broker has replicas of, kept as the controller's metadata says: led, followed, deleted."""
 
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import structlog
@@ -12,7 +12,10 @@ from brokerd.serving.partition import Partition
 from brokerd.storage.config import LogConfig
 from ingest.errors import LogDirOffline, StorageError, UnsupportedFormat
 from ingest.wire.codes import ErrorCode
-from ingest.wire.messages import LocalPartition, MetadataResponse
+from ingest.wire.messages import LeaderlessEnd, LocalPartition, MetadataResponse, PartitionMetadata
+from replicas.domains import Domains, Place
+from replicas.puller import Followed, Puller, PullSettings
+from replicas.state import PartitionState
 
 if TYPE_CHECKING:
     from brokerd.storage.directory import LogDirectory
@@ -20,35 +23,57 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 APPLY_AT_ONCE = 16  # partitions opened or created between two looks at the sockets: about 20 ms on a slow disk
+CHEAP = 32  # a change of role of a log that is open already costs so much less
 
 Key = tuple[bytes, int]
 
 
 @dataclass(frozen=True, slots=True)
-class _Lead:
-    """Lead a partition under an epoch."""
+class _Assigned:
+    """What metadata says of a partition that has a replica here."""
 
     key: Key
     topic: str
-    leader_epoch: int
+    partition: PartitionMetadata
     configs: dict[str, str]
 
 
-class LedPartitions:
-    """Map of what is led here. Thread: the broker loop.
+@dataclass(slots=True)
+class Applied:
+    """What `apply_some` did.
+
+    Attributes:
+        touched: Partitions that lead or follow under a new epoch since, or have another in-sync set.
+        ended: Partitions that are led here no longer.
+    """
+
+    touched: list[Partition] = field(default_factory=list)
+    ended: list[Partition] = field(default_factory=list)
+
+
+class HostedPartitions:
+    """Map of the replicas here. Thread: the broker loop.
 
     Attributes:
         snapshot: The metadata that `plan` was given last; `version` is its version.
+        pullers: By the broker they follow.
+        pull: Their settings.
     """
 
     def __init__(self, directory: LogDirectory, broker_id: int) -> None:
         self._directory = directory
         self._broker_id = broker_id
+        self.pull = PullSettings()
+        self._hosted: dict[Key, Partition] = {}
         self._led: dict[Key, Partition] = {}
         self._known: set[Key] = set()
-        self._configs: dict[Key, dict[str, str]] = {}
-        self._work: deque[_Lead | Key] = deque()
-        self._unavailable: dict[Key, _Lead] = {}
+        self._assigned: dict[Key, _Assigned] = {}
+        self._work: deque[_Assigned | Key] = deque()
+        self._unavailable: dict[Key, _Assigned] = {}
+        self._domains = Domains()
+        self._broker_epochs: dict[int, int] = {}
+        self.pullers: dict[int, Puller] = {}
+        self._following: dict[Key, Puller] = {}
         self.snapshot: MetadataResponse | None = None
         self.version = -1
         self.pending = False
@@ -63,9 +88,17 @@ class LedPartitions:
             return ErrorCode.KAFKA_STORAGE_ERROR
         return ErrorCode.NOT_LEADER_OR_FOLLOWER if key in self._known else ErrorCode.UNKNOWN_TOPIC_ID
 
+    def hosted(self, topic_id: bytes, partition: int) -> Partition | None:
+        """Return the partition, led or followed."""
+        return self._hosted.get((topic_id, partition))
+
+    def broker_epoch(self, broker_id: int) -> int:
+        """Return the registered epoch of a broker, -1 for one that is not known."""
+        return self._broker_epochs.get(broker_id, -1)
+
     @property
     def unavailable(self) -> int:
-        """How many partitions led here can't be opened."""
+        """How many partitions with a replica here can't be opened."""
         return len(self._unavailable)
 
     def retry_unavailable(self) -> None:
@@ -78,8 +111,13 @@ class LedPartitions:
         """Tell whether everything is as the last plan says."""
         return not self.pending
 
-    def all(self) -> list[Partition]:
+    def led(self) -> list[Partition]:
+        """Return the partitions led here."""
         return list(self._led.values())
+
+    def all(self) -> list[Partition]:
+        """Return the partitions that have a replica here."""
+        return list(self._hosted.values())
 
     def local_partitions(self) -> list[LocalPartition]:
         """Return what is on disk, for the controller to grant epochs above."""
@@ -88,71 +126,184 @@ class LedPartitions:
             for topic_id, partition, epoch, end in self._directory.found_ends()
         ]
 
+    def leaderless_ends(self) -> list[LeaderlessEnd]:
+        """Return where the logs end whose partitions nobody may lead, for the controller to find the greatest."""
+        return [
+            LeaderlessEnd(*key, item.partition.leader_epoch, hosted.log.last_epoch, hosted.log.end_offset)
+            for key, item in self._assigned.items()
+            if item.partition.leader < 0 and (hosted := self._hosted.get(key)) is not None
+        ]
+
     def producer_id_floor(self) -> int:
         """Return the greatest producer id any log here holds, -1 for none."""
         return self._directory.producer_id_max()
 
     def plan(self, snapshot: MetadataResponse) -> None:
-        """Work out what to do to be as `snapshot` says; `apply_some` does it."""
+        """Work out what to do to be as `snapshot` says; `apply_some` does it, what leads first."""
         self.snapshot = snapshot
         self.version = snapshot.version
         self._unavailable.clear()
         self._known = {(t.topic_id, p.partition) for t in snapshot.topics for p in t.partitions}
+        self._domains = Domains({b.broker_id: Place(b.rack or b.site, b.device) for b in snapshot.brokers})
+        broker_epochs = {b.broker_id: b.broker_epoch for b in snapshot.brokers}
+        new_epochs, self._broker_epochs = broker_epochs != self._broker_epochs, broker_epochs
+        configs = snapshot.broker_configs
+        self.pull = replace(
+            self.pull,
+            wait_max_ms=int(configs.get("replica.fetch.wait.max.ms", self.pull.wait_max_ms)),
+            partition_bytes_max=int(configs.get("replica.fetch.max.bytes", self.pull.partition_bytes_max)),
+        )
+        for puller in self.pullers.values():
+            puller.settings = self.pull
         self._work.clear()
+        mine: set[Key] = set()
+        followed: list[_Assigned] = []
         for topic in snapshot.topics:
             for item in topic.partitions:
-                key = (topic.topic_id, item.partition)
-                if item.leader != self._broker_id:
+                if self._broker_id not in item.replicas:
                     continue
-                led = self._led.get(key)
-                if led is None or led.log.leader_epoch < item.leader_epoch or self._configs.get(key) != topic.configs:
-                    self._work.append(_Lead(key, topic.name, item.leader_epoch, topic.configs))
-        deleted = set(snapshot.deleted_topic_ids)
-        on_disk = {(topic_id, partition) for topic_id, partition in self._directory.found()}
-        self._work.extend(key for key in on_disk | set(self._led) if key[0] in deleted)
+                wanted = _Assigned((topic.topic_id, item.partition), topic.name, item, topic.configs)
+                mine.add(wanted.key)
+                if self._assigned.get(wanted.key) == wanted:
+                    if new_epochs and wanted.key in self._led:
+                        self._update(self._led[wanted.key], wanted)
+                elif item.leader == self._broker_id:
+                    self._work.append(wanted)
+                else:
+                    followed.append(wanted)
+        self._work.extend(followed)
+        self._work.extend(key for key in self._on_disk() if self._is_gone(key, mine, snapshot))
         self.pending = True
 
-    def apply_some(self) -> tuple[list[Partition], list[Partition]]:
-        """Do the next few steps of the plan; return the partitions newly led, and those led no longer."""
-        new: list[Partition] = []
-        gone: list[Partition] = []
-        for _ in range(APPLY_AT_ONCE):
+    def _on_disk(self) -> list[Key]:
+        return sorted({*self._directory.found(), *self._hosted})
+
+    def _is_gone(self, key: Key, mine: set[Key], snapshot: MetadataResponse) -> bool:
+        """Whether a log is to be deleted: its topic was, or its partition has moved elsewhere.
+
+        Of a topic that metadata does not know at all nothing is deleted: it may be that of another cluster's store.
+        """
+        return key[0] in snapshot.deleted_topic_ids or (key in self._known and key not in mine)
+
+    def apply_some(self, now_ms: int) -> Applied:
+        """Do the next few steps of the plan."""
+        applied = Applied()
+        cost = 0
+        while cost < APPLY_AT_ONCE * CHEAP:
             if not self._work:
                 self.pending = False
                 break
             item = self._work.popleft()
-            key = item.key if isinstance(item, _Lead) else item
+            key = item.key if isinstance(item, _Assigned) else item
+            cost += 1 if key in self._hosted else CHEAP
             try:
-                if isinstance(item, _Lead):
-                    new.append(self._lead(item))
+                if isinstance(item, _Assigned):
+                    self._assign(item, applied, now_ms)
                 else:
-                    led = self._led.pop(item, None)
-                    if led is not None:
-                        gone.append(led)
-                    self._configs.pop(item, None)
-                    self._directory.delete_partition(*item)
+                    self._delete(item, applied)
                 self._unavailable.pop(key, None)
             except LogDirOffline:
                 raise
             except (StorageError, UnsupportedFormat) as error:
-                if isinstance(item, _Lead):
+                if isinstance(item, _Assigned):
                     if key not in self._unavailable:
                         log.error("a partition is unavailable", topic=item.topic, partition=key[1], reason=str(error))
                     self._unavailable[key] = item
                 else:
                     log.error("a partition was not deleted", reason=str(error))
-        return new, gone
+        return applied
 
-    def _lead(self, item: _Lead) -> Partition:
-        led = self._led.get(item.key)
-        config = LogConfig.from_topic_configs(item.configs)
-        if led is None:
-            led = Partition(item.topic, self._directory.partition(*item.key, config), self._broker_id)
-        elif led.log.config != config:
-            led.log.alter_config(config)
-        self._configs[item.key] = item.configs
-        if led.log.leader_epoch < item.leader_epoch:
-            led.log.become_leader(item.leader_epoch)
-            led.epoch_start = led.log.end_offset
-        self._led[item.key] = led
-        return led
+    def _assign(self, wanted: _Assigned, applied: Applied, now_ms: int) -> None:
+        key, item = wanted.key, wanted.partition
+        hosted = self._hosted.get(key)
+        config = LogConfig.from_topic_configs(wanted.configs)
+        if hosted is None:
+            hosted = Partition(wanted.topic, self._directory.partition(*key, config), self._broker_id)
+            self._hosted[key] = hosted
+        elif hosted.log.config != config:
+            hosted.log.alter_config(config)
+        if item.leader == self._broker_id:
+            self._stop_following(key)
+            if hosted.leadership is not None and hosted.leadership.leader_epoch == item.leader_epoch:
+                self._update(hosted, wanted)
+                applied.touched.append(hosted)
+            else:
+                self._end_leadership(key, hosted, applied)
+                hosted.lead(
+                    _state(item),
+                    self._broker_epochs,
+                    min_in_sync=config.min_insync_replicas,
+                    domains=self._domains,
+                    now_ms=now_ms,
+                )
+                self._led[key] = hosted
+                applied.touched.append(hosted)
+        else:
+            self._end_leadership(key, hosted, applied)
+            self._follow(key, hosted, item, applied)
+        self._assigned[key] = wanted
+
+    def _update(self, led: Partition, wanted: _Assigned) -> None:
+        """Take over a new in-sync set, setting or incarnation under the same leader epoch."""
+        assert led.leadership is not None
+        led.leadership.update(
+            _state(wanted.partition),
+            self._broker_epochs,
+            min_in_sync=led.log.config.min_insync_replicas,
+            domains=self._domains,
+        )
+
+    def _follow(self, key: Key, hosted: Partition, item: PartitionMetadata, applied: Applied) -> None:
+        puller = self._following.get(key)
+        known = puller.followed.get(key) if puller is not None else None
+        if (
+            puller is not None
+            and known is not None
+            and (puller.leader_id, known.leader_epoch) == (item.leader, item.leader_epoch)
+        ):
+            known.durable = hosted.durable
+            return
+        self._stop_following(key)
+        hosted.follow(item.leader_epoch)
+        applied.touched.append(hosted)
+        if item.leader < 0:
+            return
+        puller = self.pullers.get(item.leader)
+        if puller is None:
+            puller = self.pullers[item.leader] = Puller(self._broker_id, item.leader, self.pull)
+        followed = Followed(hosted.log, item.leader_epoch, durable=hosted.durable, unclean_epoch=item.unclean_epoch)
+        puller.follow(key, followed)
+        self._following[key] = puller
+
+    def _stop_following(self, key: Key) -> None:
+        puller = self._following.pop(key, None)
+        if puller is not None:
+            puller.forget(key)
+
+    def _end_leadership(self, key: Key, hosted: Partition, applied: Applied) -> None:
+        if self._led.pop(key, None) is not None:
+            hosted.leadership = None
+            applied.ended.append(hosted)
+
+    def _delete(self, key: Key, applied: Applied) -> None:
+        hosted = self._hosted.pop(key, None)
+        self._stop_following(key)
+        if hosted is not None:
+            self._end_leadership(key, hosted, applied)
+        self._assigned.pop(key, None)
+        self._directory.delete_partition(*key)
+
+
+def _state(item: PartitionMetadata) -> PartitionState:
+    return PartitionState(
+        leader=item.leader,
+        leader_epoch=item.leader_epoch,
+        partition_epoch=item.partition_epoch,
+        replicas=item.replicas,
+        isr=item.isr,
+        eligible=item.eligible,
+        recovering=item.recovering,
+        adding=item.adding,
+        removing=item.removing,
+        unclean_epoch=item.unclean_epoch,
+    )

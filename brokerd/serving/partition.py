@@ -1,49 +1,51 @@
-"""A partition this broker leads: its log, and who waits for it to move."""
+"""A partition this broker has a replica of: its log, and, while it leads it, who waits for it to move."""
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from brokerd.serving.parked import ParkedFetch, ParkedProduce
+from ingest.errors import CorruptBatch
 from ingest.wire.codes import ErrorCode
-from replicas.high_watermark import HighWatermark, ReplicaEnd
+from replicas.domains import Domains
+from replicas.leader import Leadership, ReplicaEnd
+from replicas.state import PartitionState
 
 if TYPE_CHECKING:
     from brokerd.storage.log import Log
 
 
 class Partition:
-    """One led partition. Thread: the broker loop.
+    """One replica. Thread: the broker loop.
 
     Attributes:
+        leadership: While this broker leads the partition.
         appended_bytes: Bytes appended in this process's life; parked fetches measure `min_bytes` by it.
-        epoch_start: The log's end when the epoch began. Until the high watermark is there it may be lower than
-            the one clients saw before, so nobody is told where the log ends.
     """
 
     __slots__ = (
         "_broker_id",
         "_count",
-        "_mark",
         "appended_bytes",
-        "epoch_start",
         "fetches",
+        "leadership",
         "log",
         "produces",
         "topic",
+        "unreplicated",
     )
 
     def __init__(self, topic: str, log: Log, broker_id: int) -> None:
         self.topic = topic
         self._broker_id = broker_id
-        self._mark = HighWatermark(broker_id, log.high_watermark)
+        self.leadership: Leadership | None = None
         self.log = log
         self.appended_bytes = 0
-        self.epoch_start = log.end_offset
         self.fetches: list[ParkedFetch] = []
         self.produces: list[tuple[int, int, ParkedProduce, int]] = []
+        self.unreplicated: list[tuple[int, int, ParkedProduce, int]] = []
         self._count = 0
 
     @property
@@ -51,11 +53,58 @@ class Partition:
         """Whether an acknowledgement waits for the disk."""
         return self.log.config.durability == "fsync"
 
-    def advance(self) -> None:
-        """Move the high watermark to what is appended, or flushed where that is awaited."""
+    # ---- roles
+
+    def lead(
+        self,
+        state: PartitionState,
+        broker_epochs: Mapping[int, int],
+        *,
+        min_in_sync: int,
+        domains: Domains,
+        now_ms: int,
+    ) -> None:
+        """Begin to lead under a new epoch; the log follows.
+
+        Raises:
+            StaleLeaderEpoch: the log knows that epoch already.
+        """
         log = self.log
-        end = ReplicaEnd(log.end_offset, log.flushed_end)
-        log.advance_high_watermark(self._mark.update(self._broker_id, end, durable=self.durable))
+        log.become_leader(state.leader_epoch)
+        self.leadership = Leadership(
+            self._broker_id,
+            state,
+            broker_epochs,
+            end_offset=log.end_offset,
+            high_watermark=log.high_watermark,
+            min_in_sync=min_in_sync,
+            domains=domains,
+            now_ms=now_ms,
+        )
+
+    def follow(self, leader_epoch: int) -> None:
+        """Lead no longer; records come from another broker."""
+        self.leadership = None
+        self.log.become_follower(leader_epoch)
+
+    def advance(self, now_ms: int) -> None:
+        """Move the high watermark to what enough replicas hold."""
+        log, leadership = self.log, self.leadership
+        if leadership is not None:
+            mark = leadership.own(ReplicaEnd(log.end_offset, log.flushed_end), durable=self.durable, now_ms=now_ms)
+            log.advance_high_watermark(mark)
+
+    def fetched(self, broker: int, broker_epoch: int, end: ReplicaEnd, now_ms: int) -> bool:
+        """Note how far a follower is; tell whether the high watermark moved."""
+        log, leadership = self.log, self.leadership
+        assert leadership is not None
+        before = log.high_watermark
+        leadership.own(ReplicaEnd(log.end_offset, log.flushed_end), durable=self.durable, now_ms=now_ms)
+        mark = leadership.fetched(broker, broker_epoch, end, durable=self.durable, now_ms=now_ms)
+        log.advance_high_watermark(mark)
+        return mark > before
+
+    # ---- what requests ask
 
     def check_epoch(self, epoch: int) -> ErrorCode:
         """Compare the epoch a request was made under with the leader's; -1 is not checked."""
@@ -64,9 +113,17 @@ class Partition:
         return ErrorCode.FENCED_LEADER_EPOCH if epoch < self.log.leader_epoch else ErrorCode.UNKNOWN_LEADER_EPOCH
 
     @property
+    def enough_in_sync(self) -> bool:
+        """Whether acks=all can be served."""
+        return self.leadership is not None and self.leadership.enough_in_sync
+
+    @property
     def knows_its_end(self) -> bool:
-        """Whether the high watermark can be told to clients as the end of the log."""
-        return self.log.high_watermark >= self.epoch_start
+        """Whether the high watermark can be told to clients as the end of the log.
+
+        Until it is where the epoch began it may be lower than the one that clients saw under the last leader.
+        """
+        return self.leadership is not None and self.log.high_watermark >= self.leadership.epoch_start
 
     def check_offset(self, offset: int) -> ErrorCode:
         """Tell whether a fetch from `offset` is in range."""
@@ -90,19 +147,44 @@ class Partition:
             return None
         return end
 
-    def park_produce(self, last_offset: int, parked: ParkedProduce, index: int) -> None:
-        """Keep a produce until the high watermark passes `last_offset`."""
+    def diverging_follower(self, offset: int, last_epoch: int) -> tuple[int, int] | None:
+        """Return (epoch, end offset) where the log left that of a follower, which ends at `offset` in `last_epoch`.
+
+        Raises:
+            CorruptBatch: damage hides it.
+        """
+        log = self.log
+        if log.start_offset == log.end_offset:  # nothing is here that could contradict it but the end
+            return (last_epoch, log.end_offset) if offset > log.end_offset else None
+        if last_epoch < 0:
+            return None  # an empty log contradicts nothing
+        end = log.epoch_end(last_epoch)
+        if end is None:
+            raise CorruptBatch(f"{self.topic}-{log.partition}: damage hides where epoch {last_epoch} ends")
+        return None if end[0] == last_epoch and end[1] >= offset else end
+
+    # ---- who waits
+
+    def park_produce(self, last_offset: int, parked: ParkedProduce, index: int, *, replicated: bool) -> None:
+        """Keep a produce until the high watermark passes `last_offset`, or what this broker itself has to hold."""
         self._count += 1
-        heapq.heappush(self.produces, (last_offset, self._count, parked, index))
+        heapq.heappush(self.produces if replicated else self.unreplicated, (last_offset, self._count, parked, index))
 
     def pop_committed(self) -> list[tuple[ParkedProduce, int]]:
-        """Take out the produces whose records are all below the high watermark."""
-        committed = []
-        mark = self.log.high_watermark
-        while self.produces and self.produces[0][0] < mark:
-            _, _, parked, index = heapq.heappop(self.produces)
-            committed.append((parked, index))
+        """Take out the produces that can be answered."""
+        committed: list[tuple[ParkedProduce, int]] = []
+        log = self.log
+        _pop_below(self.produces, log.high_watermark, committed)
+        if self.unreplicated:
+            _pop_below(self.unreplicated, log.flushed_end if self.durable else log.end_offset, committed)
         return committed
+
+    def pop_all(self) -> list[tuple[ParkedProduce, int]]:
+        """Take out all produces that wait."""
+        waiting = [(parked, index) for _, _, parked, index in (*self.produces, *self.unreplicated)]
+        self.produces.clear()
+        self.unreplicated.clear()
+        return waiting
 
     def park_fetch(self, parked: ParkedFetch) -> None:
         """Keep a fetch until the high watermark moves; those answered meanwhile are let go."""
@@ -114,6 +196,14 @@ class Partition:
         waiting = [parked for parked in self.fetches if not parked.done]
         self.fetches = []
         return waiting
+
+
+def _pop_below(
+    heap: list[tuple[int, int, ParkedProduce, int]], mark: int, committed: list[tuple[ParkedProduce, int]]
+) -> None:
+    while heap and heap[0][0] < mark:
+        _, _, parked, index = heapq.heappop(heap)
+        committed.append((parked, index))
 
 
 Find = Callable[[bytes, int], Partition | ErrorCode]  # (topic id, partition) -> what is led here, or why it is not

@@ -25,7 +25,7 @@ class ProduceRoom:
         self._find = find
         self._outbox = outbox
         self._deadlines: Deadlines[ParkedProduce] = Deadlines()
-        self.touched: set[Partition] = set()
+        self.touched: dict[Partition, None] = {}
         self._by_connection: dict[tuple[int, bytes], int] = {}
         self.parked = 0
         self.records_in: dict[str, int] = {}
@@ -53,11 +53,11 @@ class ProduceRoom:
             return
         parked = ParkedProduce(peer, request.correlation_id, [])
         for index, (item, batch) in enumerate(zip(body.partitions, request.payload, strict=True)):
-            result, partition, last_offset = self._append(item, memoryview(batch), wall_ms)
+            result, partition, last_offset = self._append(item, memoryview(batch), body.acks, wall_ms)
             parked.results.append(result)
             if partition is not None and body.acks != 0:
                 parked.waiting += 1
-                partition.park_produce(last_offset, parked, index)
+                partition.park_produce(last_offset, parked, index, replicated=body.acks < 0)
         if body.acks == 0:
             return
         if parked.waiting:
@@ -68,7 +68,7 @@ class ProduceRoom:
             self._answer(parked)
 
     def _append(
-        self, item: ProducePartition, batch: memoryview, wall_ms: int
+        self, item: ProducePartition, batch: memoryview, acks: int, wall_ms: int
     ) -> tuple[ProducedPartition, Partition | None, int]:
         found = self._find(item.topic_id, item.partition)
         if isinstance(found, ErrorCode):
@@ -76,6 +76,10 @@ class ProduceRoom:
         code = found.check_epoch(item.leader_epoch)
         if code:
             return self._failed(code, f"leader epoch is {found.log.leader_epoch}"), None, -1
+        if acks < 0 and not found.enough_in_sync:
+            assert found.leadership is not None
+            text = f"in sync are {found.leadership.state.isr}, fewer copies than min.insync.replicas"
+            return self._failed(ErrorCode.NOT_ENOUGH_REPLICAS, text), None, -1
         log = found.log
         try:
             (appended,) = log.append([batch], wall_ms=wall_ms)
@@ -97,7 +101,7 @@ class ProduceRoom:
             found.appended_bytes += size
             self.records_in[found.topic] = self.records_in.get(found.topic, 0) + records
             self.bytes_in[found.topic] = self.bytes_in.get(found.topic, 0) + size
-        self.touched.add(found)
+        self.touched[found] = None
         result = ProducedPartition(0, appended.base_offset, appended.append_time_ms, log.start_offset)
         return result, found, appended.last_offset
 
@@ -111,13 +115,12 @@ class ProduceRoom:
     def abandon(self, partition: Partition, code: ErrorCode, message: str) -> None:
         """Give up everything that waits for a partition this broker no longer leads; the outcome is unknown."""
         assert not code.definite, "after an append the outcome is always unknown"
-        for _, _, parked, index in partition.produces:
+        for parked, index in partition.pop_all():
             if not parked.done:
                 parked.results[index] = self._failed(code, message)
                 parked.waiting -= 1
                 if parked.waiting == 0:
                     self._unpark(parked)
-        partition.produces.clear()
 
     def expire(self, now_ms: int) -> None:
         """Answer REQUEST_TIMED_OUT to what has waited long enough: appended, perhaps never committed."""

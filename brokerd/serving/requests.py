@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import structlog
 
 from brokerd.config import BrokerConfig
 from brokerd.serving.cluster_view import ClusterView
 from brokerd.serving.controller_link import (
+    AlteredInSync,
     ControllerLink,
     Effect,
     FencedOut,
@@ -17,20 +21,24 @@ from brokerd.serving.controller_link import (
     Reconnect,
     Registered,
     Send,
+    ShutdownAnswered,
     Unanswered,
 )
 from brokerd.serving.fetch import FetchRoom
-from brokerd.serving.led import LedPartitions
+from brokerd.serving.hosted import HostedPartitions
+from brokerd.serving.insync import InSyncSets
 from brokerd.serving.outbox import Outbox, Peer
 from brokerd.serving.partition import Partition
 from brokerd.serving.produce import ProduceRoom
 from brokerd.serving.producer_ids import ProducerIdBlocks
+from brokerd.serving.replica_fetch import ReplicaFetchRoom
 from brokerd.serving.unsent import UnsentAnswers
-from ingest.errors import CorruptBatch, Fenced, LogDirOffline, StorageError
+from ingest.errors import CorruptBatch, Fenced, LogDirOffline, ProtocolError, RemoteError, StorageError
 from ingest.limits import LIMITS
 from ingest.wire.codes import ErrorCode
-from ingest.wire.frames import Request, encode_raw_response
+from ingest.wire.frames import Request, Response, decode_body, encode_raw_response, encode_request
 from ingest.wire.messages import (
+    BROKER_APIS,
     EARLIEST_TIMESTAMP,
     LATEST_TIMESTAMP,
     REQUESTS,
@@ -56,6 +64,9 @@ from ingest.wire.messages import (
 
 if TYPE_CHECKING:
     from brokerd.storage.directory import LogDirectory
+    from brokerd.storage.log import Log
+
+log = structlog.get_logger()
 
 FORWARDED = frozenset(
     {
@@ -64,11 +75,24 @@ FORWARDED = frozenset(
         ApiKey.CREATE_PARTITIONS,
         ApiKey.DESCRIBE_CONFIGS,
         ApiKey.ALTER_CONFIGS,
+        ApiKey.ELECT_LEADERS,
+        ApiKey.ALTER_PARTITION_REASSIGNMENTS,
+        ApiKey.DRAIN_BROKER,
     }
 )
-CLIENT_APIS = tuple(sorted(api for api in REQUESTS if api < ApiKey.BROKER_REGISTRATION))
+CLIENT_APIS = tuple(sorted(api for api in REQUESTS if api not in BROKER_APIS))
+PEER_APIS = frozenset({ApiKey.FETCH, ApiKey.API_VERSIONS})  # what brokers ask each other
+LAG_MAX_MS = 3000  # replica.lag.time.max.ms
 FORWARDED_MAX = 256  # requests that wait for the controller, all peers together
 PARKED_MAX = 4096  # producers that wait for an id; more are told to come back
+
+
+@dataclass(frozen=True, slots=True)
+class ToPeer:
+    """Send one header frame to another broker; with an empty one its connection is to be made anew."""
+
+    broker_id: int
+    header: bytes
 
 
 class RequestHandler:
@@ -77,22 +101,37 @@ class RequestHandler:
     Attributes:
         outbox: Answers to send.
         to_controller: Effects for the controller's socket, in order.
-        led: The partitions led here.
+        to_peers: Effects for the sockets to other brokers, in order.
+        partitions: The replicas here.
+        remaining: Once the controller has answered to a shutdown: how many partitions are still led here.
     """
 
     def __init__(
-        self, config: BrokerConfig, directory: LogDirectory, endpoints: list[str], unsent: UnsentAnswers
+        self,
+        config: BrokerConfig,
+        directory: LogDirectory,
+        endpoints: list[str],
+        peer_endpoints: list[str],
+        unsent: UnsentAnswers,
     ) -> None:
         self._config = config
         self._directory = directory
         self._endpoints = endpoints
         self.outbox = Outbox()
+        self._peer_endpoints = peer_endpoints
         self.to_controller: list[Send | Reconnect] = []
-        self.led = LedPartitions(directory, config.broker_id)
-        self.produce = ProduceRoom(self.led.find, self.outbox)
-        self.fetch = FetchRoom(self.led.find, self.outbox, config.response_bytes_max, unsent)
+        self.to_peers: list[ToPeer] = []
+        self.partitions = HostedPartitions(directory, config.broker_id)
+        find = self.partitions.find
+        self.produce = ProduceRoom(find, self.outbox)
+        self.fetch = FetchRoom(find, self.outbox, config.response_bytes_max, unsent)
+        self.followers = ReplicaFetchRoom(
+            find, self.partitions.broker_epoch, self.outbox, config.response_bytes_max, unsent
+        )
+        self.in_sync = InSyncSets(LAG_MAX_MS)
+        self.remaining: int | None = None
         self.view = ClusterView(self.outbox)
-        self.link = ControllerLink(config.broker_id, self._registration)
+        self.link = ControllerLink(config.broker_id, self._registration, self.partitions.leaderless_ends)
         self._producer_ids = ProducerIdBlocks()
         self._waiting_for_ids: deque[tuple[Peer, int]] = deque()
         self.requests: dict[str, int] = {}
@@ -107,6 +146,10 @@ class RequestHandler:
         self.requests[name] = self.requests.get(name, 0) + 1
         if api_key == ApiKey.PRODUCE:
             self.produce.handle(peer, request, now_ms, wall_ms)
+        elif api_key == ApiKey.FETCH and request.body.session is not None:
+            # one who only pretends to be a follower would move the high watermark (CVE-2018-1288)
+            text = "only brokers fetch in sessions, on their own socket"
+            self.outbox.refuse(peer, request.correlation_id, ErrorCode.CLUSTER_AUTHORIZATION_FAILED, text)
         elif api_key == ApiKey.FETCH:
             self.fetch.handle(peer, request, now_ms)
         elif api_key == ApiKey.METADATA:
@@ -128,6 +171,17 @@ class RequestHandler:
         else:
             self.outbox.refuse(
                 peer, request.correlation_id, ErrorCode.CLUSTER_AUTHORIZATION_FAILED, f"{name} is not for clients"
+            )
+
+    def handle_peer(self, peer: Peer, request: Request, now_ms: int) -> None:
+        """Serve one request of another broker."""
+        name = ApiKey(request.api_key).name
+        if request.api_key == ApiKey.FETCH and request.body.session is not None:
+            self.requests["REPLICA_FETCH"] = self.requests.get("REPLICA_FETCH", 0) + 1
+            self.followers.handle(peer, request, now_ms)
+        else:
+            self.outbox.refuse(
+                peer, request.correlation_id, ErrorCode.CLUSTER_AUTHORIZATION_FAILED, f"{name} is not for brokers"
             )
 
     def _forward(self, peer: Peer, request: Request, now_ms: int) -> None:
@@ -155,7 +209,7 @@ class RequestHandler:
         self.outbox.answer(peer, request.correlation_id, ListOffsetsResponse(listed))
 
     def _list_offset(self, item: ListOffsetsPartition) -> ListedOffset:
-        found = self.led.find(item.topic_id, item.partition)
+        found = self.partitions.find(item.topic_id, item.partition)
         if isinstance(found, ErrorCode):
             return ListedOffset(int(found))
         code = found.check_epoch(item.leader_epoch)
@@ -185,7 +239,7 @@ class RequestHandler:
         body: DeleteRecordsRequest = request.body
         deleted = []
         for item in body.partitions:
-            found = self.led.find(item.topic_id, item.partition)
+            found = self.partitions.find(item.topic_id, item.partition)
             if isinstance(found, ErrorCode):
                 deleted.append(DeletedRecords(int(found)))
                 continue
@@ -228,16 +282,92 @@ class RequestHandler:
 
     # ---- the log moves -----------------------------------------------------------------------------------------------
 
-    def take_touched(self) -> set[Partition]:
-        """Return the partitions appended to since the last call."""
-        touched, self.produce.touched = self.produce.touched, set()
-        return touched
+    def settle(self, now_ms: int) -> list[Log]:
+        """Draw the consequences of what was appended or has changed hands; return the logs whose flush is awaited.
 
-    def moved(self, partition: Partition) -> None:
-        """Answer who waited for the partition's high watermark, which has moved."""
+        Followers get it while it is being flushed here. Where no flush is awaited, the high watermark moves now.
+        """
+        touched, self.produce.touched = self.produce.touched, {}
+        unflushed = []
+        for partition in touched:
+            if partition.durable and partition.log.flushed_end < partition.log.end_offset:
+                unflushed.append(partition.log)
+            partition.advance(now_ms)
+            self._moved(partition)
+        if touched:
+            self.followers.appended(touched)
+        self._settle_followers(now_ms)
+        return unflushed
+
+    def flushed(self, flushed_log: Log, end_offset: int, now_ms: int) -> None:
+        """Take note that a log is on the disk up to `end_offset`."""
+        flushed_log.flushed(end_offset)
+        found = self.partitions.hosted(flushed_log.topic_id, flushed_log.partition)
+        if found is not None and found.log is flushed_log:
+            found.advance(now_ms)
+            self._moved(found)
+
+    def _moved(self, partition: Partition) -> None:
+        """Answer who waited for the partition's marks, which have moved."""
         self.produce.committed(partition)
+        self.followers.advanced(partition)
         if partition.fetches:
             self.fetch.moved(partition)
+
+    def _settle_followers(self, now_ms: int) -> None:
+        """Draw the consequences of what followers said: answer producers, propose in-sync sets."""
+        moved, self.followers.moved = self.followers.moved, {}
+        for partition in moved:
+            self._moved(partition)
+        checked, self.followers.checked = self.followers.checked, {}
+        self.in_sync.look(checked, now_ms)
+        if self.in_sync.is_due(now_ms):
+            self.in_sync.look(self.partitions.led(), now_ms)
+        if self.link.registered and not self.link.is_altering:
+            wanted = self.in_sync.take(now_ms)
+            if wanted:
+                self._take(self.link.alter_partitions(wanted, now_ms), now_ms)
+
+    # ---- following ---------------------------------------------------------------------------------------------------
+
+    def pull(self, now_ms: int) -> None:
+        """Send the fetches that are due to the brokers that lead what is followed here."""
+        for leader_id, puller in self.partitions.pullers.items():
+            if puller.expire(now_ms):
+                self.to_peers.append(ToPeer(leader_id, b""))
+            due = puller.request(self.link.broker_epoch, now_ms) if self.link.registered else None
+            if due is not None:
+                number, request, timeout_ms = due
+                header = encode_request(request, number, timeout_ms, f"broker-{self._config.broker_id}")
+                self.to_peers.append(ToPeer(leader_id, header))
+
+    def on_peer_response(self, leader_id: int, response: Response, now_ms: int, wall_ms: int) -> None:
+        """Take the answer of a broker that is followed."""
+        puller = self.partitions.pullers[leader_id]
+        number = response.correlation_id
+        try:
+            body = decode_body(response, ApiKey.FETCH)
+        except (RemoteError, ProtocolError):
+            puller.on_refused(number, now_ms)
+            return
+        pulled = puller.on_answer(number, body, response.payload, now_ms=now_ms, wall_ms=wall_ms)
+        for key in (*pulled.appended, *pulled.changed):
+            hosted = self.partitions.hosted(*key)
+            if hosted is not None:
+                self.produce.touched[hosted] = None
+        for key, reason in pulled.offline:
+            hosted = self.partitions.hosted(*key)
+            log.error("a replica can't be followed", topic=hosted and hosted.topic, partition=key[1], reason=reason)
+
+    def broker(self, broker_id: int) -> BrokerMetadata | None:
+        """Return what is known of a broker."""
+        snapshot = self.partitions.snapshot
+        brokers = [] if snapshot is None else snapshot.brokers
+        return next((broker for broker in brokers if broker.broker_id == broker_id), None)
+
+    def on_peer_lost(self, leader_id: int, now_ms: int) -> None:
+        """The connection to a broker that is followed has ended."""
+        self.partitions.pullers[leader_id].on_lost(now_ms)
 
     # ---- time --------------------------------------------------------------------------------------------------------
 
@@ -245,6 +375,7 @@ class RequestHandler:
         """Answer what is overdue, go on opening partitions and talking to the controller."""
         self.produce.expire(now_ms)
         self.fetch.expire(now_ms)
+        self.followers.expire(now_ms)
         self.view.expire(now_ms)
         self._take(self.link.tick(now_ms), now_ms)
         if self._producer_ids.low:
@@ -252,27 +383,36 @@ class RequestHandler:
 
     def apply_some(self, now_ms: int) -> None:
         """Open, create, change and delete a few partitions as metadata says; report once all is done."""
-        if not self.led.pending:
+        if not self.partitions.pending:
             return
-        led, gone = self.led.apply_some()
-        self.produce.touched.update(led)  # what a takeover found must be flushed before it counts
-        for partition in gone:
-            self.produce.touched.discard(partition)
+        applied = self.partitions.apply_some(now_ms)
+        self.produce.touched.update(
+            dict.fromkeys(applied.touched)
+        )  # what a takeover found must be flushed before it counts
+        for partition in applied.ended:
             self.produce.abandon(partition, ErrorCode.REQUEST_TIMED_OUT, "the partition moved or was deleted")
             self.fetch.abandon(partition)
-        if self.led.is_applied():
-            self._take(self.link.applied(self.led.version, now_ms), now_ms)
-            snapshot = self.led.snapshot
+            self.followers.ended(partition)
+        if self.partitions.is_applied():
+            self._take(self.link.applied(self.partitions.version, now_ms), now_ms)
+            snapshot = self.partitions.snapshot
             assert snapshot is not None
+            self.in_sync.lag_max_ms = int(snapshot.broker_configs.get("replica.lag.time.max.ms", LAG_MAX_MS))
             self.view.update(snapshot)
+
+    def shut_down(self, now_ms: int) -> None:
+        """Ask the controller to have others lead what is led here."""
+        self._take(self.link.shut_down(now_ms), now_ms)
 
     def next_deadline_ms(self) -> int:
         """Return when `tick` is due at the latest."""
-        times = [self.link.next_deadline_ms()]
+        times = [self.link.next_deadline_ms(), self.in_sync.next_ms()]
         for due in (
             self.produce.next_deadline_ms(),
             self.fetch.next_deadline_ms(),
+            self.followers.next_deadline_ms(),
             self.view.next_deadline_ms(),
+            *(puller.deadline_ms() for puller in self.partitions.pullers.values()),
         ):
             if due is not None:
                 times.append(due)
@@ -294,9 +434,12 @@ class RequestHandler:
             rack=config.rack,
             directory_id=self._directory.directory_id,
             device=stats,
+            peer_endpoints=self._peer_endpoints,
+            site=config.site,
         )
-        found = self.led.local_partitions()
-        return BrokerRegistrationRequest(broker, config.cluster_id, found, self.led.producer_id_floor())
+        found = self.partitions.local_partitions()
+        floor = self.partitions.producer_id_floor()
+        return BrokerRegistrationRequest(broker, config.cluster_id, found, floor, self._directory.intact)
 
     def on_controller(self, effects: list[Effect], now_ms: int) -> None:
         self._take(effects, now_ms)
@@ -313,16 +456,21 @@ class RequestHandler:
                     self.to_controller.append(effect)
                 case Registered(version=version):
                     self._registered_version = version
+                    self._directory.registered()
                 case NewMetadata(snapshot=snapshot):
                     if snapshot.version >= self._registered_version:
-                        self.led.plan(snapshot)
+                        self.partitions.plan(snapshot)
                         self.apply_some(now_ms)
+                case AlteredInSync(response=response):
+                    self.in_sync.answered(response, now_ms)
+                case ShutdownAnswered(remaining=remaining):
+                    self.remaining = remaining
                 case ProducerIds(start=start, count=count):
                     self._producer_ids.add(start, count)
                     self._hand_out_ids(now_ms)
-                case Forwarded(peer=peer, correlation_id=correlation_id, response=response):
+                case Forwarded(peer=peer, correlation_id=correlation_id, response=passed):
                     if peer is not _NOBODY:
-                        self.outbox.pass_on(peer, encode_raw_response(correlation_id, response))
+                        self.outbox.pass_on(peer, encode_raw_response(correlation_id, passed))
                 case Unanswered(peer=peer, correlation_id=correlation_id):
                     if peer is not _NOBODY:
                         self.outbox.refuse(

@@ -76,7 +76,7 @@ def broker_stats(
     disk = os.statvfs(config.log_dir)
     partitions = []
     unflushed = 0
-    for partition in handler.led.all():
+    for partition in handler.partitions.led():
         log = partition.log
         unflushed += log.unflushed_bytes
         partitions.append(
@@ -114,7 +114,7 @@ def broker_stats(
         torn_bytes_total=directory.torn_bytes_total,
         damaged_batches_total=directory.damaged_batches_total,
         lost_offsets_total=directory.lost_offsets_total,
-        unavailable_partitions=handler.led.unavailable,
+        unavailable_partitions=handler.partitions.unavailable,
         parked_produces=handler.produce.parked,
         unsent_bytes=unsent_bytes,
         unflushed_bytes=unflushed,

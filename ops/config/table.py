@@ -26,18 +26,11 @@ _UNBUILT = {
     "log.dirs": "",
     "log.flush.interval.messages": str(2**63 - 1),
     "log.flush.interval.ms": "",
-    "replica.lag.time.max.ms": "30000",
-    "unclean.leader.election.enable": "false",
-    "auto.leader.rebalance.enable": "true",
     "offsets.topic.num.partitions": "50",
     "offsets.retention.minutes": "10080",
     "group.initial.rebalance.delay.ms": "3000",
     "zookeeper.connect": "",
     "zookeeper.session.timeout.ms": "18000",
-    "leader.imbalance.check.interval.seconds": "300",
-    "leader.imbalance.per.broker.percentage": "10",
-    "replica.fetch.max.bytes": "1048576",
-    "replica.fetch.wait.max.ms": "500",
     "producer.id.expiration.ms": "86400000",
 }
 

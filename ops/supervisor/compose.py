@@ -32,6 +32,9 @@ class Site(msgspec.Struct, frozen=True, kw_only=True):
     def endpoint(self, broker_id: int) -> str:
         return f"ipc://{self.run_dir}/broker-{broker_id}.sock"
 
+    def peer_endpoint(self, broker_id: int) -> str:
+        return f"ipc://{self.run_dir}/broker-{broker_id}-peer.sock"
+
     @property
     def controller_endpoint(self) -> str:
         return f"ipc://{self.run_dir}/controller.sock"
@@ -127,6 +130,8 @@ def _broker(settings: Settings, site: Site, broker_id: int, ports: dict[str, int
         page_path=str(site.page_dir / f"broker-{broker_id}.page"),
         failed_dir=str(site.data_dir / "failed"),
         endpoint=site.endpoint(broker_id),
+        peer_endpoint=site.peer_endpoint(broker_id),
+        site=site.cluster_id,
         controller_endpoint=site.controller_endpoint,
         machine=site.machine,
         tcp_endpoint=tcp_endpoint,

@@ -25,6 +25,8 @@ def example(kind: Any) -> Any:
             return cls(*(example(one.type) for one in fields))
         case msgspec.inspect.ListType(item_type=item):
             return [example(item), example(item)]
+        case msgspec.inspect.TupleType(item_types=items):
+            return tuple(map(example, items))
         case msgspec.inspect.DictType(key_type=key, value_type=value):
             return {example(key): example(value)}
         case msgspec.inspect.UnionType(types=types):
@@ -72,7 +74,7 @@ def _request_bombs() -> list[bytes]:
         for item in (b"\x90", b"\x80", b"\xa0", b"\x00", b"\xc0", b"\x91"):
             for depth in (1, 2, 3):
                 body = b"\x91" * (depth - 1) + b"\xdd" + size.to_bytes(4, "big") + item * size
-                header = b"\x96" + bytes([int(api_key), 0, 1, 1]) + body + b"\xa0"
+                header = b"\x96" + msgspec.msgpack.encode(int(api_key)) + b"\x00\x01\x01" + body + b"\xa0"
                 bombs.append(join(header[: 2**16 - 1]))
     return bombs
 

@@ -13,6 +13,7 @@ from brokerd.serving.parked import ParkedFetch
 from brokerd.serving.partition import Partition
 from brokerd.serving.produce import ProduceRoom
 from brokerd.serving.unsent import UnsentAnswers
+from brokerd.storage.config import LogConfig
 from brokerd.storage.log import Appended
 from ingest.errors import StorageError
 from ingest.wire.codes import ErrorCode
@@ -25,8 +26,11 @@ from ingest.wire.messages import (
     ProducePartition,
     ProduceRequest,
 )
+from replicas.domains import Domains
+from replicas.state import PartitionState
 
 TOPIC = b"t" * 16
+ALONE = PartitionState(leader=1, leader_epoch=3, replicas=[1], isr=[1])
 
 
 class HandLog:
@@ -40,6 +44,11 @@ class HandLog:
         self.end_offset = 0
         self.row = 5
         self.appended: list[Appended] = []
+        self.config = LogConfig()
+        self.flushed_end = 0
+
+    def become_leader(self, leader_epoch: int) -> None:
+        self.leader_epoch = leader_epoch
 
     def append(self, batches: list[memoryview], *, wall_ms: int) -> list[Appended]:
         if self.appended:
@@ -61,10 +70,14 @@ class Served:
     def __init__(self) -> None:
         self.log = HandLog()
         self.partition = Partition("t", self.log, 1)  # type: ignore[arg-type]
+        self.lead()
         self.outbox = Outbox()
         self.unsent = UnsentAnswers(4 << 20)
         self.fetch = FetchRoom(self.find, self.outbox, 1 << 20, self.unsent)
         self.produce = ProduceRoom(self.find, self.outbox)
+
+    def lead(self) -> None:
+        self.partition.lead(ALONE, {1: 1}, min_in_sync=0, domains=Domains(), now_ms=0)
 
     def find(self, topic_id: bytes, partition: int) -> Partition | ErrorCode:
         return self.partition if (topic_id, partition) == (TOPIC, 0) else ErrorCode.UNKNOWN_TOPIC_ID
@@ -177,7 +190,7 @@ def test_answered_fetches_are_let_go_of(served: Served) -> None:
 
 def test_nobody_is_out_of_range_while_the_leader_does_not_know_its_end(served: Served) -> None:
     served.log.end_offset = 10
-    served.partition.epoch_start = 10
+    served.partition.leadership.epoch_start = 10
     served.log.high_watermark = 6
     served.ask_fetch(8)
     assert served.answers(ApiKey.FETCH)[0].error_code == ErrorCode.OFFSET_NOT_AVAILABLE
@@ -232,6 +245,7 @@ def test_acks_zero_is_appended_and_not_answered(served: Served) -> None:
 def test_a_partition_that_goes_away_acknowledges_no_other(served: Served) -> None:
     other_log = HandLog()
     other = Partition("u", other_log, 1)  # type: ignore[arg-type]
+    other.lead(ALONE, {1: 1}, min_in_sync=0, domains=Domains(), now_ms=0)
     find = served.find
     served.produce._find = lambda topic, p: other if topic == b"u" * 16 else find(topic, p)
     body = ProduceRequest(-1, [ProducePartition(TOPIC, 0), ProducePartition(b"u" * 16, 0)])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from brokerd.serving.led import LedPartitions
+from brokerd.serving.hosted import HostedPartitions
 from brokerd.serving.partition import Partition
 from brokerd.storage.config import LogConfig
 from ingest.errors import DiskFull, StorageError
@@ -48,17 +48,17 @@ def snapshot(version: int, partitions: int = 1, **configs: str) -> MetadataRespo
 
 def test_one_partition_without_room_leaves_the_others_served_and_is_tried_again() -> None:
     directory: Any = HandDirectory()
-    led = LedPartitions(directory, 1)
+    led = HostedPartitions(directory, 1)
     led.plan(snapshot(1))
-    led.apply_some()
-    led.apply_some()
+    led.apply_some(0)
+    led.apply_some(0)
     assert led.is_applied()
     assert led.find(BAD, 0) == ErrorCode.KAFKA_STORAGE_ERROR
     assert isinstance(led.find(GOOD, 0), Partition)
     assert led.unavailable == 1
     directory.refuse = None
     led.retry_unavailable()
-    led.apply_some()
+    led.apply_some(0)
     assert isinstance(led.find(BAD, 0), Partition)
     assert led.unavailable == 0
 
@@ -66,10 +66,10 @@ def test_one_partition_without_room_leaves_the_others_served_and_is_tried_again(
 def test_configs_that_a_newer_plan_overtook_are_applied_all_the_same() -> None:
     directory: Any = HandDirectory()
     directory.refuse = None
-    led = LedPartitions(directory, 1)
+    led = HostedPartitions(directory, 1)
     for version, configs in ((1, {}), (2, {"retention_ms": "5"}), (3, {"retention_ms": "5"})):
         led.plan(snapshot(version, 30, **{name.replace("_", "."): value for name, value in configs.items()}))
-        led.apply_some()
+        led.apply_some(0)
         while version != 2 and not led.is_applied():
-            led.apply_some()
+            led.apply_some(0)
     assert {partition.log.config.retention_ms for partition in led.all()} == {5}

@@ -82,7 +82,7 @@ def test_gateway_without_a_port_is_none(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ('[broker]\n"default.replication.factor" = 3', "this version keeps 1 copy"),
+        ('[broker]\n"default.replication.factor" = 33', "expected 0 to 32"),
         ('[broker]\n\n"log.retenton.ms" = 1', "forebay.toml:3: unknown key log.retenton.ms in [broker]; did you mean"),
         ("[brokr]\na = 1", "forebay.toml:2: unknown section [brokr]; did you mean [broker]?"),
         ("port = 1", "forebay.toml:1: port stands outside of a section; move it under [mqtt]"),

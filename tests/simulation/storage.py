@@ -1,0 +1,404 @@
+"""Disks with a cache apart from the device, and logs on them.
+
+A kill keeps the cache, a power cut drops it, a failed flush leaves the cache clean over a device that never got it. The
+log behaves as `brokerd.storage.log.Log` does and uses its rules for sequences and headers; only the files are missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import takewhile
+from typing import TYPE_CHECKING, NamedTuple
+
+from brokerd.storage.config import LogConfig
+from brokerd.storage.errors import OffsetOutOfRange, StaleLeaderEpoch
+from brokerd.storage.log_values import Appended
+from brokerd.storage.producer_state import ProducerState
+from brokerd.storage.replicated import check_replicated
+from brokerd.storage.retention import SealedSegment, count_expired
+from brokerd.storage.staging import stage
+from ingest.errors import LogDirOffline
+from ingest.records.header import BatchHeader, verify_header
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from typing_extensions import Buffer
+
+Key = tuple[bytes, int]
+
+
+class Batch(NamedTuple):
+    """One stored batch, padding included."""
+
+    header: BatchHeader
+    data: bytes
+
+
+@dataclass(slots=True)
+class Files:
+    """What a partition's directory holds: as every process sees it, and as the device has it.
+
+    Attributes:
+        recovery_point: Of the checkpoint: flushed before it was written.
+        checkpointed_mark: The high watermark in the checkpoint.
+        page_mark: The one on the state page, in memory; -1 after a power cut.
+        generation: Raised when bytes that had been visible were replaced.
+        lost: Batches whose flush failed: the cache shows them, and no later flush writes them (by identity).
+    """
+
+    cache: list[Batch] = field(default_factory=list)
+    device: list[Batch] = field(default_factory=list)
+    start_offset: int = 0
+    recovery_point: int = 0
+    checkpointed_mark: int = 0
+    page_mark: int = -1
+    generation: int = 0
+    lost: set[int] = field(default_factory=set)
+
+
+class Disk:
+    """One broker's log directory.
+
+    Attributes:
+        page_incarnation: Of the last owner, on tmpfs; -1 after a power cut.
+        checkpoint_incarnation: The same on the device.
+        failing: The next flush fails.
+        failed: A flush failed; the mark lies elsewhere.
+        bad_sector: The next power cut shows that something flushed above the checkpoint is gone.
+    """
+
+    def __init__(self, device: int) -> None:
+        self.device = device
+        self.directory_number = 0
+        self.files: dict[Key, Files] = {}
+        self.page_incarnation = -1
+        self.checkpoint_incarnation = -1
+        self.closed = True
+        self.unproven = False
+        self.failing = False
+        self.failed = False
+        self.bad_sector = False
+        self.on_truncation: Callable[[Key, int], None] = lambda key, offset: None
+
+    def cut_power(self, prefix: Callable[[int], int]) -> None:
+        """Lose the cache; of what was not flushed the device may have got some.
+
+        Args:
+            prefix: Draws how many of n batches it got.
+        """
+        self.page_incarnation = -1
+        for files in self.files.values():
+            common = 0
+            while common < min(len(files.cache), len(files.device)) and files.cache[common] is files.device[common]:
+                common += 1
+            if common == len(files.device):
+                files.device = files.cache[: common + prefix(len(files.cache) - common)]
+            if self.bad_sector:
+                above = [index for index, b in enumerate(files.device) if b.header.base_offset >= files.recovery_point]
+                if above:
+                    del files.device[above[0] + prefix(len(above) - 1) :]
+                    self.bad_sector = False
+            files.cache = list(files.device)
+            files.lost.clear()
+            files.page_mark = -1
+
+    def wipe(self) -> None:
+        """Put an empty disk in its place."""
+        self.files.clear()
+        self.directory_number += 1
+        self.page_incarnation = self.checkpoint_incarnation = -1
+        self.closed = True
+        self.failing = self.failed = self.unproven = False
+
+
+class SimDirectory:
+    """What `LogDirectory` is to a broker."""
+
+    def __init__(self, disk: Disk, name: str, incarnation: int) -> None:
+        self.disk = disk
+        self.directory_id = f"{name}-{disk.directory_number}"
+        self.device = disk.device
+        self.incarnation = incarnation
+        salvaged = disk.failed
+        if salvaged:
+            self.salvage()
+        cached = disk.page_incarnation == disk.checkpoint_incarnation
+        self.intact = not salvaged and (disk.closed or cached) and not disk.unproven
+        disk.unproven = not self.intact
+        self._logs: dict[Key, SimLog] = {}
+        disk.page_incarnation = disk.checkpoint_incarnation = incarnation
+        disk.closed = False
+        self._surveyed = {key: self._survey(files) for key, files in disk.files.items()}
+
+    def salvage(self) -> None:
+        """Keep what the device returns, in new files."""
+        for files in self.disk.files.values():
+            files.cache = list(files.device)
+            files.lost.clear()
+        self.disk.failed = False
+
+    def _survey(self, files: Files) -> tuple[int, int, int]:
+        headers = [batch.header for batch in files.cache]
+        epoch = max((header.leader_epoch for header in headers), default=-1)
+        end = max([files.start_offset, *(header.next_offset for header in headers)])
+        return epoch, end, max((header.producer_id for header in headers), default=-1)
+
+    def found(self) -> list[Key]:
+        return sorted(self.disk.files)
+
+    def found_ends(self) -> list[tuple[bytes, int, int, int]]:
+        ends = []
+        for key in self.found():
+            log = self._logs.get(key)
+            epoch, end, _ = self._survey(self.disk.files[key])
+            ends.append((*key, max(epoch, log.leader_epoch) if log else epoch, end))
+        return ends
+
+    def producer_id_max(self) -> int:
+        return max((self._survey(files)[2] for files in self.disk.files.values()), default=-1)
+
+    def partition(self, topic_id: bytes, partition: int, config: LogConfig) -> SimLog:
+        key = (topic_id, partition)
+        if key not in self._logs:
+            files = self.disk.files.setdefault(key, Files())
+            self._logs[key] = SimLog(self.disk, files, topic_id, partition, config)
+        return self._logs[key]
+
+    def delete_partition(self, topic_id: bytes, partition: int) -> None:
+        log = self._logs.pop((topic_id, partition), None)
+        if log is not None:
+            log.closed = True
+        self.disk.files.pop((topic_id, partition), None)
+
+    def registered(self) -> None:
+        """Take note that the cluster knows what this directory holds."""
+        self.disk.unproven = False
+
+    def checkpoint(self) -> None:
+        """Write down from where recovery has to look."""
+        for log in self._logs.values():
+            log.checkpoint()
+
+    def close(self) -> None:
+        """Flush and leave in good order."""
+        for log in self._logs.values():
+            log.flushed(log.flush().run())
+        self.checkpoint()
+        self.disk.closed = True
+
+
+class Flush:
+    """A flush under way: its target was captured when it was asked for."""
+
+    def __init__(self, log: SimLog) -> None:
+        self.log = log
+        self.end_offset = log.end_offset
+        self._content = list(log.files.cache)
+        self._cuts = log.cuts
+
+    def run(self) -> int:
+        """Have the device hold the target."""
+        disk, files = self.log.disk, self.log.files
+        if disk.failing:
+            disk.failed, disk.failing = True, False
+            files.lost |= {id(batch) for batch in files.cache[len(files.device) :]}
+            raise LogDirOffline("the flush failed")
+        self._content = list(takewhile(lambda batch: id(batch) not in files.lost, self._content))
+        if self.log.cuts == self._cuts and len(self._content) > len(files.device):  # flushes may overtake each other
+            files.device = self._content
+        return self.end_offset
+
+
+class SimLog:
+    """What `Log` is to a broker; see there."""
+
+    def __init__(self, disk: Disk, files: Files, topic_id: bytes, partition: int, config: LogConfig) -> None:
+        self.disk = disk
+        self.files = files
+        self.topic_id = topic_id
+        self.partition = partition
+        self.config = config
+        self.row = 0
+        self.closed = False
+        self.cuts = 0
+        self.flushes_under_way = 0
+        self.leader_epoch = -1
+        self.start_offset = files.start_offset
+        self.end_offset = max([files.start_offset, *(batch.header.next_offset for batch in files.cache[-1:])])
+        self.last_epoch = files.cache[-1].header.leader_epoch if files.cache else -1
+        self.flushed_end = self._flushed_at_open()
+        mark = max(files.checkpointed_mark, files.page_mark)
+        self.high_watermark = max(self.start_offset, min(mark, self.end_offset))
+        self._producers = self._producers_of_the_log()
+        self._publish()
+
+    def _flushed_at_open(self) -> int:
+        """Above the checkpoint all is in doubt until it is flushed again."""
+        return min(self.files.recovery_point, self.end_offset)
+
+    def _producers_of_the_log(self) -> ProducerState:
+        state = ProducerState()
+        for header, _ in self.files.cache:
+            state.apply(header, header.base_offset, header.append_time_ms, 0)
+        return state
+
+    def _publish(self) -> None:
+        self.files.page_mark = self.high_watermark
+
+    @property
+    def flush_under_way(self) -> bool:
+        return self.flushes_under_way > 0
+
+    # ---- roles
+
+    def become_leader(self, leader_epoch: int) -> None:
+        if leader_epoch <= max(self.leader_epoch, self.last_epoch):
+            raise StaleLeaderEpoch(f"epoch {leader_epoch}")
+        self.leader_epoch = leader_epoch
+
+    def become_follower(self, leader_epoch: int) -> None:
+        self.leader_epoch = max(self.leader_epoch, leader_epoch)
+
+    def alter_config(self, config: LogConfig) -> None:
+        self.config = config
+
+    # ---- appending
+
+    def append(self, batches: Sequence[Buffer], *, wall_ms: int) -> list[Appended]:
+        staged = stage(
+            batches,
+            self._producers,
+            self.config,
+            base_offset=self.end_offset,
+            leader_epoch=self.leader_epoch,
+            high_watermark=self.high_watermark,
+            wall_ms=wall_ms,
+            leader_flags=0,
+        )
+        if staged.news:
+            data = b"".join(bytes(vector) for vector in staged.vectors)
+            self._add(data, [0])
+        return staged.appended
+
+    def append_replicated(self, batches: Buffer, *, wall_ms: int) -> int:
+        found = check_replicated(batches, self.end_offset, self.last_epoch)
+        self._add(bytes(batches), [position for position, _ in found])
+        return sum(header.record_count for _, header in found)
+
+    def _add(self, data: bytes, positions: list[int]) -> None:
+        for position, end in zip(positions, [*positions[1:], len(data)], strict=True):
+            header = verify_header(data, position)
+            self.files.cache.append(Batch(header, data[position:end]))
+            self._producers.apply(header, header.base_offset, header.append_time_ms, 0)
+            self.end_offset = header.next_offset
+            self.last_epoch = header.leader_epoch
+
+    # ---- flushing
+
+    def flush(self) -> Flush:
+        """Capture what a flush has to write now."""
+        self.flushes_under_way += 1
+        return Flush(self)
+
+    def flushed(self, end_offset: int) -> None:
+        self.flushes_under_way -= 1
+        self.flushed_end = max(self.flushed_end, end_offset)
+
+    def checkpoint(self) -> None:
+        self.files.recovery_point = self.flushed_end
+        self.files.checkpointed_mark = min(self.high_watermark, self.flushed_end)
+
+    # ---- marks
+
+    def advance_high_watermark(self, offset: int) -> None:
+        assert offset <= self.end_offset, "high watermark beyond the log's end"
+        if offset > self.high_watermark:
+            self.high_watermark = offset
+            self._publish()
+
+    # ---- reading
+
+    def read(self, offset: int, max_bytes: int, *, end: int) -> bytes:
+        if not self.start_offset <= offset <= end:
+            raise OffsetOutOfRange(f"offset {offset} is not in {self.start_offset}..{end}")
+        data = b""
+        for header, batch in self.files.cache:
+            if header.last_offset < offset:
+                continue
+            if header.base_offset >= end or (data and len(data) + len(batch) > max_bytes):
+                break
+            data += batch
+        return data
+
+    def epoch_end(self, epoch: int) -> tuple[int, int] | None:
+        if epoch >= self.last_epoch:
+            return self.last_epoch, self.end_offset
+        found, end = epoch, self.start_offset
+        for header, _ in self.files.cache:
+            if header.leader_epoch > epoch:
+                break
+            found, end = header.leader_epoch, header.next_offset
+        return found, end
+
+    # ---- what goes
+
+    def truncate_to(self, offset: int) -> None:
+        assert not self.flushes_under_way, "a flush under way would vouch for what replaces the tail"
+        files = self.files
+        if offset >= self.end_offset:
+            return
+        seen = offset < self.high_watermark
+        self.disk.on_truncation((self.topic_id, self.partition), offset)
+        files.cache = [batch for batch in files.cache if batch.header.last_offset < offset]
+        files.device = [batch for batch in files.device if batch.header.last_offset < offset]
+        files.generation += seen
+        self.cuts += 1
+        self.end_offset = max([self.start_offset, *(batch.header.next_offset for batch in files.cache[-1:])])
+        self.last_epoch = files.cache[-1].header.leader_epoch if files.cache else -1
+        self.flushed_end = min(self.flushed_end, self.end_offset)
+        self.high_watermark = min(self.high_watermark, self.end_offset)
+        files.recovery_point = min(files.recovery_point, self.end_offset)
+        files.checkpointed_mark = min(files.checkpointed_mark, self.end_offset)
+        self._after_truncation()
+        self._publish()
+
+    def _after_truncation(self) -> None:
+        self._producers = self._producers_of_the_log()
+
+    def restart_at(self, offset: int) -> None:
+        assert offset > self.end_offset
+        files = self.files
+        files.cache, files.device = [], []
+        self.cuts += 1
+        files.start_offset = self.start_offset = self.end_offset = self.flushed_end = offset
+        files.recovery_point = offset
+        self.high_watermark = max(self.high_watermark, offset)
+        self.last_epoch = -1
+        self._producers = ProducerState()
+        self._publish()
+
+    def maintain(self, age_ms: int, wall_ms: int) -> None:
+        """Delete by time: each batch counts as a segment."""
+        headers = [batch.header for batch in self.files.cache]
+        sealed = [SealedSegment(1, self._age(header, age_ms, wall_ms), header.next_offset) for header in headers[:-1]]
+        count = count_expired(
+            sealed,
+            1,
+            high_watermark=self.high_watermark,
+            retention_ms=self.config.retention_ms,
+            retention_bytes=-1,
+        )
+        if count:
+            self.delete_records(headers[count - 1].next_offset)
+
+    def _age(self, header: BatchHeader, age_ms: int, wall_ms: int) -> int:
+        """Return how old a batch is, in running time: the run began it all."""
+        return age_ms
+
+    def delete_records(self, offset: int) -> None:
+        files = self.files
+        files.start_offset = self.start_offset = max(self.start_offset, offset)
+        files.cache = [batch for batch in files.cache if batch.header.next_offset > offset]
+        files.device = [batch for batch in files.device if batch.header.next_offset > offset]

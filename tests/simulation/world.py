@@ -1,0 +1,511 @@
+"""A cluster with its machines, disks, store, clients and misfortunes, all from one seed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from functools import partial
+
+import msgspec
+
+from brokerd.control.events import Received
+from brokerd.control.records import PartitionRecord, Put, TopicRecord, VersionRecord, decode_record
+from ingest.wire.messages import AlterPartitionReassignmentsRequest, Reassignment
+from replicas.state import NO_LEADER
+from tests.simulation.broker import SimBroker
+from tests.simulation.clients import LocalReader, SimProducer, SimReader
+from tests.simulation.controller import SimController, Store
+from tests.simulation.history import History, Violation
+from tests.simulation.network import Network
+from tests.simulation.process import Process
+from tests.simulation.schedule import Schedule
+from tests.simulation.storage import Disk, Key
+
+TOPIC_ID = b"simulated-topic!"
+FAULTS_MS = 12_000
+HEAL_MS = 30_000
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a seed makes of a run.
+
+    Attributes:
+        machines: The broker ids on each machine.
+        faults: How likely each misfortune is, a second.
+        late: The part of messages that takes twenty times as long.
+        durability: fsync or os. With os nothing is promised over a power cut.
+    """
+
+    machines: dict[str, list[int]]
+    partitions: int
+    replication_factor: int
+    min_in_sync: int
+    durability: str
+    faults: dict[str, float]
+    slow_ms: int
+    lost: float
+    flush_ms: int
+    lag_max_ms: int
+    reorders: bool
+    fetch_bytes: int
+    late: float
+    grace_ms: int
+
+
+def plan_of(seed: int) -> Plan:
+    """Draw a plan."""
+    schedule = Schedule(seed)
+    dice = schedule.dice
+    machines = dice.choice(
+        [
+            {"m1": [1, 2, 3]},
+            {"m1": [1], "m2": [2], "m3": [3]},
+            {"m1": [1, 2], "m2": [3, 4]},
+            {"m1": [1, 2], "m2": [3], "m3": [4]},
+        ]
+    )
+    factor = 2 if len(machines) == 2 else 3
+    faults = {
+        name: dice.choice([0.0, 0.1, 0.3])
+        for name in ("kill", "chase", "stop", "kill_controller", "stop_controller", "cut", "cut_one_way", "wall_step")
+    }
+    faults["power"] = dice.choice([0.0, 0.0, 0.1, 0.25])
+    faults["power_all"] = dice.choice([0.0, 0.0, 0.05, 0.1])
+    faults["io_error"] = dice.choice([0.0, 0.0, 0.1])
+    faults["shutdown"] = dice.choice([0.0, 0.1])
+    faults["reassign"] = dice.choice([0.0, 0.0, 0.2])
+    min_in_sync = dice.choice([0, 0, 1, 2])
+    # one disk, or all disks of a machine, may go up in smoke where an acknowledged record is on two
+    on_two = min_in_sync == 2 or (factor == 3 and min_in_sync == 0)
+    faults["burn"] = dice.choice([0.0, 0.2]) if on_two else 0.0
+    faults["bad_sector"] = dice.choice([0.0, 0.2]) if on_two and not faults["burn"] else 0.0
+    return Plan(
+        machines=machines,
+        partitions=dice.choice([1, 2, 3]),
+        replication_factor=factor,
+        min_in_sync=min_in_sync,
+        durability=dice.choice(["fsync", "fsync", "fsync", "os"]),
+        faults=faults,
+        slow_ms=dice.choice([1, 3, 10, 40]),
+        lost=dice.choice([0.0, 0.0, 0.01, 0.05]),
+        flush_ms=dice.choice([1, 3, 20, 100]),
+        lag_max_ms=dice.choice([300, 1000, 3000]),
+        reorders=dice.random() < 0.3,
+        fetch_bytes=dice.choice([300, 1 << 20]),
+        late=0.02,
+        grace_ms=dice.choice([100, 1500]),
+    )
+
+
+@dataclass(slots=True)
+class _Broker:
+    machine: str
+    disk: Disk
+    process: SimBroker | None = None
+
+
+class World:
+    """One run."""
+
+    def __init__(self, seed: int, plan: Plan | None = None) -> None:
+        self.seed = seed
+        self.plan = plan or plan_of(seed)
+        self.schedule = Schedule(seed * 2 + 1)
+        self.network = Network(self.schedule)
+        self.network.slow_ms, self.network.lost = self.plan.slow_ms, self.plan.lost
+        self.network.late = self.plan.late
+        self.history = History()
+        self.store = self.make_store()
+        self.events: Counter[str] = Counter()
+        self.log: list[str] = []
+        self.faulty = False
+        self.burnt = False
+        self._incarnations = 0
+        self._controllers = 0
+        self.machines = self.plan.machines
+        self.dead_machines: set[str] = set()
+        self.boots: Counter[str] = Counter()
+        self.broker_configs = {"replica.lag.time.max.ms": str(self.plan.lag_max_ms)}
+        self._brokers = {
+            broker_id: _Broker(machine, Disk(broker_id))
+            for machine, broker_ids in self.machines.items()
+            for broker_id in broker_ids
+        }
+        self.disks = {broker_id: broker.disk for broker_id, broker in self._brokers.items()}
+        for broker_id, disk in self.disks.items():
+            disk.on_truncation = partial(self._truncated, broker_id)
+        self.controller: SimController | None = None
+        self._begin()
+
+    def make_store(self) -> Store:
+        return Store()
+
+    # ---- what processes ask
+
+    @property
+    def reorders(self) -> bool:
+        return self.plan.reorders
+
+    def next_incarnation(self) -> int:
+        self._incarnations += 1
+        return self._incarnations
+
+    def dice_says(self, name: str, chance: float) -> bool:
+        """Whether a rare thing happens now."""
+        if self.schedule.dice.random() >= chance or (name.startswith("kill") and not self.faulty):
+            return False
+        self.tell("dice", name)
+        return True
+
+    def flush_ms(self) -> int:
+        return self.schedule.dice.randrange(1, self.plan.flush_ms + 1)
+
+    def tell(self, who: str, what: str) -> None:
+        self.log.append(f"{self.schedule.now_ms:>7} {who}: {what}")
+
+    def controller_for(self, broker: SimBroker) -> str | None:
+        """Return the controller a broker's messages go to: the newest, now and then one that stood still meanwhile."""
+        zombies = [p.name for p in self.network.processes.values() if isinstance(p, SimController) and p.alive]
+        if not zombies:
+            return None
+        newest = max(zombies, key=lambda name: self.network.processes[name].incarnation)
+        return self.schedule.dice.choice(zombies) if self.schedule.dice.random() < 0.1 else newest
+
+    @property
+    def lossy(self) -> bool:
+        """Whether what was acknowledged may be gone, by the contract: power was cut under durability=os."""
+        return self.history.lossy
+
+    def committed(self) -> None:
+        """Hold the store against its invariants, after every commit."""
+        for value in self.store.records.values():
+            record = decode_record(value)
+            if isinstance(record, PartitionRecord):
+                record.check()
+
+    def _truncated(self, broker_id: int, key: Key, offset: int) -> None:
+        """A replica cuts its log: while it counts as in sync it never gives up what is committed."""
+        record = self._partition_record(key[1])
+        if record is not None and broker_id in record.isr and not self.lossy and self.history.mark[key] > offset:
+            raise Violation(f"I5: broker-{broker_id} is in sync and cuts {key[1]} at {offset}")
+
+    # ---- beginning
+
+    def _begin(self) -> None:
+        configs = {"durability": self.plan.durability, "min.insync.replicas": str(self.plan.min_in_sync)}
+        self._start_controller()
+        for broker_id in self._brokers:
+            self._start_broker(broker_id)
+        assert self.controller is not None
+        while len(self.store.load().brokers) < len(self._brokers):
+            self.run_until(self.schedule.now_ms + 50)
+        image = self.store.load()
+        from replicas.placement import Load, place
+
+        replicas = place(
+            self.plan.partitions,
+            self.plan.replication_factor,
+            sorted(image.brokers),
+            domains=image.domains(),
+            leaders_in_topic={},
+            load=Load(),
+            start=self.schedule.dice.randrange(10),
+        )
+        changes = [
+            Put(TopicRecord(TOPIC_ID, "t", configs)),
+            *(
+                Put(PartitionRecord(topic_id=TOPIC_ID, partition=index, leader=ids[0], replicas=ids, isr=list(ids)))
+                for index, ids in enumerate(replicas)
+            ),
+            Put(VersionRecord(image.version + 1)),
+        ]
+        assert self.store.commit(list(changes), self.store.epoch)
+        self.controller.kill()
+        self._start_controller()
+        self.faulty = True
+        self.producers = [SimProducer(self, f"client-p{index}", 40) for index in range(2)]
+        self.readers = [SimReader(self, f"client-r{index}", index) for index in range(self.plan.partitions)]
+        for index in range(self.plan.partitions):
+            LocalReader(self, index)
+
+    def _start_controller(self) -> None:
+        if self.controller is not None and self.controller.alive and not self.controller.stopped:
+            return
+        self._controllers += 1
+        machine = next((m for m in sorted(self.machines) if m not in self.dead_machines), None)
+        if len(self.machines) > 1 and machine is not None:
+            machine = self.schedule.dice.choice(sorted(set(self.machines) - self.dead_machines))
+        if machine is None:
+            self.schedule.after(200, self._start_controller)
+            return
+        self.controller = SimController(self, f"controller-{self._controllers}", machine)
+
+    def _start_broker(self, broker_id: int) -> None:
+        broker = self._brokers[broker_id]
+        if broker.machine in self.dead_machines or (broker.process is not None and broker.process.alive):
+            return
+        boot = f"{broker.machine}-boot-{self.boots[broker.machine]}"
+        broker.process = SimBroker(self, broker_id, broker.machine, broker.disk, boot)
+        self.tell(
+            broker.process.name, f"starts as {broker.process.incarnation}, intact={broker.process.directory.intact}"
+        )
+
+    # ---- misfortunes
+
+    def _misfortune(self, name: str) -> None:
+        dice = self.schedule.dice
+        brokers = sorted(self._brokers)
+        chosen = dice.choice(brokers)
+        match name:
+            case "kill":
+                self.kill_broker(chosen)
+            case "chase":
+                self._chase(5)
+            case "stop":
+                self._stop(self._brokers[chosen].process, dice.randrange(100, 6000))
+            case "kill_controller":
+                self.kill_controller()
+            case "stop_controller":
+                self._stop_controller()
+            case "cut" | "cut_one_way":
+                self._cut(one_way=name == "cut_one_way")
+            case "wall_step":
+                self.schedule.wall_offset_ms += dice.choice([-3_600_000, 3_600_000, 31_536_000_000])
+            case "power":
+                self.cut_power([dice.choice(sorted(self.machines))])
+            case "power_all":
+                self.cut_power(sorted(self.machines))
+            case "io_error":
+                self._brokers[chosen].disk.failing = True
+                self.history.lossy = self.history.lossy or self.plan.durability == "os"
+                self.tell(f"broker-{chosen}", "its disk fails the next flush")
+            case "shutdown":
+                self._shut_down(chosen)
+            case "reassign":
+                self._reassign()
+            case "burn":
+                self._burn()
+            case "bad_sector":
+                self._bad_sector(chosen)
+
+    def kill_broker(self, broker_id: int, restart_ms: int | None = None) -> None:
+        process = self._brokers[broker_id].process
+        if process is not None and process.alive:
+            self.tell(process.name, "killed")
+            process.kill()
+        delay = self.schedule.dice.choice([50, 150, 2000, 6000]) if restart_ms is None else restart_ms
+        self.schedule.after(delay, lambda: self._start_broker(broker_id))
+
+    def _chase(self, times: int) -> None:
+        """Kill the leader of partition 0, then the next one."""
+        record = self._partition_record(0)
+        if record is not None and record.leader != NO_LEADER:
+            self.kill_broker(record.leader)
+        if times > 1:
+            self.schedule.after(
+                self.schedule.dice.randrange(20, 400), lambda: self._chase(times - 1) if self.faulty else None
+            )
+
+    def _partition_record(self, index: int) -> PartitionRecord | None:
+        for value in self.store.records.values():
+            record = decode_record(value)
+            if isinstance(record, PartitionRecord) and record.partition == index:
+                return record
+        return None
+
+    def _stop(self, process: Process | None, ms: int) -> None:
+        if process is None or not process.alive or process.stopped:
+            return
+        self.tell(process.name, f"stopped for {ms} ms")
+        process.stop()
+
+        def go_on() -> None:
+            self.tell(process.name, "goes on")
+            process.go_on()
+
+        self.schedule.after(ms, go_on)
+
+    def kill_controller(self) -> None:
+        if self.controller is not None and self.controller.alive:
+            self.tell(self.controller.name, "killed")
+            self.controller.kill()
+        self.schedule.after(self.schedule.dice.choice([20, 500]), self._start_controller)
+
+    def _stop_controller(self) -> None:
+        """With several machines another takes over while it stands still, and it wakes up as a zombie."""
+        if self.controller is None or not self.controller.alive:
+            return
+        self._stop(self.controller, self.schedule.dice.randrange(500, 5000))
+        if len(self.machines) > 1:
+            self.schedule.after(600, self._start_controller)
+
+    def _cut(self, *, one_way: bool) -> None:
+        dice = self.schedule.dice
+        places = [*sorted(self.machines), "clients"]
+        one = dice.choice(places[:-1])
+        others = [place for place in places if place != one]
+        if dice.random() < 0.5:
+            others = [dice.choice(others)]
+        cut = {(one, other) for other in others}
+        if not one_way:
+            cut |= {(other, one) for other in others}
+        self.tell("network", f"cut {sorted(cut)}")
+        self.network.cut |= cut
+
+        def heal() -> None:
+            self.network.cut -= cut
+
+        self.schedule.after(dice.randrange(200, 6000), heal)
+
+    def cut_power(self, machines: list[str]) -> None:
+        dice = self.schedule.dice
+        self.tell("power", f"cut on {machines}")
+        if self.plan.durability == "os":
+            self.history.lossy = True
+        for machine in machines:
+            self.dead_machines.add(machine)
+            self.boots[machine] += 1
+            for process in list(self.network.processes.values()):
+                if process.machine == machine:
+                    process.kill()
+            for broker in self._brokers.values():
+                if broker.machine == machine:
+                    broker.disk.cut_power(lambda count: dice.randrange(count + 1))
+        if len(self.machines) == 1:
+            self.store.cut_power()
+
+        def back() -> None:
+            self.dead_machines.difference_update(machines)
+            for broker_id, broker in self._brokers.items():
+                if broker.machine in machines:
+                    self.schedule.after(dice.choice([0, 100, 3000]), partial(self._start_broker, broker_id))
+            self._start_controller()
+
+        self.schedule.after(dice.choice([100, 2000]), back)
+        if self.controller is not None and not self.controller.alive:
+            self.schedule.after(700, self._start_controller)
+
+    def _shut_down(self, broker_id: int) -> None:
+        process = self._brokers[broker_id].process
+        if process is None or not process.alive or process.stopped:
+            return
+        self.tell(process.name, "shuts down")
+        process.take(lambda: process.handler.shut_down(process.now_ms))
+        process.after(300, process.shut_down)
+        self.schedule.after(1500, lambda: self._start_broker(broker_id))
+
+    def _reassign(self) -> None:
+        """Ask for other replicas of a partition, as an operator does."""
+        dice, record = self.schedule.dice, self._partition_record(self.schedule.dice.randrange(self.plan.partitions))
+        controller = self.controller
+        if record is None or controller is None or not controller.alive:
+            return
+        order = sorted(self._brokers)
+        dice.shuffle(order)
+        chosen: list[int] = []
+        for broker_id in order:
+            machines = {self._brokers[other].machine for other in chosen}
+            if len(self.machines) == 1 or self._brokers[broker_id].machine not in machines:
+                chosen.append(broker_id)
+        wanted = chosen[: self.plan.replication_factor]
+        self.tell("operator", f"moves partition {record.partition} to {wanted}")
+        request = AlterPartitionReassignmentsRequest([Reassignment("t", record.partition, wanted)])
+        event = Received(b"operator/0/0", 0, 1000, request)
+        controller.take(lambda: controller.step(event))
+
+    def _burn(self) -> None:
+        """Destroy the disks of one machine, of one broker where there is but one machine; once a run."""
+        if self.burnt:
+            return
+        self.burnt = True
+        dice = self.schedule.dice
+        machine = dice.choice(sorted(self.machines))
+        brokers = self.machines[machine] if len(self.machines) > 1 else [dice.choice(sorted(self._brokers))]
+        for broker_id in brokers:
+            self.tell(f"broker-{broker_id}", "its disk burns")
+            process = self._brokers[broker_id].process
+            if process is not None:
+                process.kill()
+            self._brokers[broker_id].disk.wipe()
+            self.schedule.after(dice.choice([100, 4000]), partial(self._start_broker, broker_id))
+
+    def _bad_sector(self, broker_id: int) -> None:
+        """Have a disk forget some of what it had flushed above the checkpoint, seen after a power cut; once a run."""
+        if not self.burnt:
+            self.burnt = True
+            self.tell(f"broker-{broker_id}", "its disk has a bad sector")
+            self._brokers[broker_id].disk.bad_sector = True
+
+    # ---- running
+
+    def run_until(self, until_ms: int) -> None:
+        while self.schedule.run_next(until_ms):
+            pass
+
+    def run(self) -> None:
+        """Let misfortune reign, then heal everything, then everything must come right."""
+        end_ms = self.schedule.now_ms + FAULTS_MS
+        while self.schedule.now_ms < end_ms:
+            for name, chance in self.plan.faults.items():
+                if chance and self.schedule.dice.random() < chance / 5:
+                    self.events[name] += 1
+                    self._misfortune(name)
+            self.run_until(self.schedule.now_ms + 200)
+        self._heal()
+        self.check()
+
+    def _heal(self) -> None:
+        self.tell("world", "heals")
+        self.faulty = False
+        self.network.cut.clear()
+        self.network.lost = 0.0
+        self.dead_machines.clear()
+        for broker in self._brokers.values():
+            if broker.process is not None and broker.process.alive:
+                broker.process.disk.failing = False
+        for process in list(self.network.processes.values()):
+            if process.stopped and process.alive:
+                process.go_on()
+        for broker_id in self._brokers:
+            self._start_broker(broker_id)
+        self._start_controller()
+        end_ms = self.schedule.now_ms + HEAL_MS
+        for producer in self.producers:
+            producer.stopped_sending = True
+        while self.schedule.now_ms < end_ms:
+            self.run_until(self.schedule.now_ms + 250)
+            for broker_id in self._brokers:
+                self._start_broker(broker_id)
+            self._start_controller()
+            if not self.why_not_healed():
+                return
+        raise Violation(f"I20: after {HEAL_MS} ms: {self.why_not_healed()}")
+
+    def why_not_healed(self) -> str:
+        """Return what is not as it should be, empty if all is."""
+        for index in range(self.plan.partitions):
+            record = self._partition_record(index)
+            assert record is not None
+            if record.leader == NO_LEADER or set(record.isr) != set(record.replicas) or record.eligible:
+                return f"partition {index} is {msgspec.json.encode(record).decode()}"
+        waiting = [producer.name for producer in self.producers if producer.unresolved]
+        if waiting:
+            return f"{waiting} have batches nobody answers"
+        if not self.lossy:
+            for reader in self.readers:
+                mark = max((m for key, m in self.history.mark.items() if key[1] == reader._partition), default=0)
+                if reader.position < mark:
+                    return f"{reader.name} is at {reader.position} of {mark}"
+        return ""
+
+    def check(self) -> None:
+        """After all has healed: every replica in sync holds every acknowledged record."""
+        if self.lossy:
+            return
+        for key in self.history.acked:
+            record = self._partition_record(key[1])
+            assert record is not None
+            for broker_id in record.isr:
+                files = self.disks[broker_id].files.get(key)
+                self.history.check_whole(key, files.cache if files else [], f"broker-{broker_id}")

@@ -103,12 +103,6 @@ _OWN = (
         _whole("replica.fetch.wait.max.ms", 1, 60_000),
     ),
     BrokerSetting(
-        "leader.replication.throttled.rate",
-        "0",
-        "Bytes a second that a broker sends to followers that are out of sync, all together; 0: no bound.",
-        _whole("leader.replication.throttled.rate", 0, 2**62),
-    ),
-    BrokerSetting(
         "log.retention.hours",
         "168",
         "Default of retention.ms in hours, where log.retention.ms is not given.",

@@ -116,7 +116,12 @@ class _ParkedMetadata:
 
 
 class Controller:
-    """Decide; touch no socket, file, clock or dice. Thread: the controller's loop."""
+    """Decide; touch no socket, file, clock or dice. Thread: the controller's loop.
+
+    Attributes:
+        elections: Leaders elected, by reason.
+        leaderless, not_preferred: Partitions that nobody leads, and that another than the first replica leads.
+    """
 
     def __init__(
         self,
@@ -141,7 +146,7 @@ class Controller:
         self._retry_ms = now_ms  # no commit of our own accord before
         self._stepped_ms = now_ms
         self._resettle = False  # whether partitions may not be as they should be, for want of a commit
-        self._leaderless = any(p.leader == NO_LEADER for p in image.all_partitions())
+        self._look_at_leaders()
         self._came_ms = now_ms  # when a broker was heard for the first time, the last of them
         self._rebalance_ms = now_ms + self._rebalance_every_ms()
         self.elections: Counter[str] = Counter()
@@ -184,7 +189,7 @@ class Controller:
             times.append(max(expiry, self._retry_ms))
         if self._resettle:
             times.append(self._retry_ms)
-        if self._leaderless and self._stepped_ms < self._came_ms + PATIENCE_MS:
+        if self.leaderless and self._stepped_ms < self._came_ms + PATIENCE_MS:
             times.append(self._came_ms + PATIENCE_MS)
         times.append(max(self._rebalance_ms, self._retry_ms))
         return min(times, default=None)
@@ -218,7 +223,7 @@ class Controller:
         self.image.apply(pending.changes)
         effects = pending.done(now_ms)
         if self.image.version > version:
-            self._leaderless = any(p.leader == NO_LEADER for p in self.image.all_partitions())
+            self._look_at_leaders()
             effects += self._answer_heartbeats()
             effects += self._answer_metadata(lambda parked: True)
         return effects
@@ -292,6 +297,11 @@ class Controller:
         notes = [Note("warning", "broker is dead", {"broker": b, "reason": reason}) for b in dead]
         return self._commit_elected(elected, "broker_death", more, notes)
 
+    def _look_at_leaders(self) -> None:
+        partitions = list(self.image.all_partitions())
+        self.leaderless = sum(p.leader == NO_LEADER for p in partitions)
+        self.not_preferred = sum(p.leader != NO_LEADER and p.leader != preferred(p) for p in partitions)
+
     def _next_version(self) -> Put:
         return Put(VersionRecord(self.image.version + 1))
 
@@ -306,7 +316,7 @@ class Controller:
         expired = self._sessions.expired(self.image.alive_brokers(), now_ms)
         if expired:
             return effects + self._mark_dead(expired, "nothing heard of it for the session time", now_ms)
-        if self._leaderless and self._came_ms + PATIENCE_MS <= now_ms < self._came_ms + PATIENCE_MS + STALL_MS:
+        if self.leaderless and self._came_ms + PATIENCE_MS <= now_ms < self._came_ms + PATIENCE_MS + STALL_MS:
             self._resettle = True
         if now_ms >= self._rebalance_ms:
             self._rebalance_ms = now_ms + self._rebalance_every_ms()

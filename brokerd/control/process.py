@@ -234,6 +234,9 @@ class ControllerLoop:
             commits_failed=self._commits_failed,
             commit_seconds_total=self._commit_seconds_total,
             commit_seconds_max=self._commit_seconds_max,
+            elections=dict(self._core.elections),
+            leaderless=self._core.leaderless,
+            not_preferred=self._core.not_preferred,
         )
 
 

@@ -100,9 +100,7 @@ def _elect(
         local = found.get((record.topic_id, record.partition))
         if not again:
             record = come_back(record, broker_id, intact=request.intact and local is not None)
-        if replaced or (local is not None and local.damaged and len(record.seats) > 1):
-            record = forfeit(record, broker_id)
-        return record
+        return forfeit(record, broker_id) if replaced else record
 
     own = touched_by(image, {broker_id})
     strays = [p for p in image.all_partitions() if broker_id not in p.replicas and epoch_in_log(p) > p.leader_epoch]

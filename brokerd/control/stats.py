@@ -14,6 +14,9 @@ class ControllerStats(msgspec.Struct, frozen=True, kw_only=True):
         errors: Answers with a code, single topics of a request not counted.
         dropped: Messages that were none, and so had no one to answer to.
         unroutable: Answers whose peer had gone or did not read.
+        elections: Leaders elected, by reason; `unclean` ones may lack acknowledged records.
+        leaderless: Partitions that nobody may lead now.
+        not_preferred: Partitions led by another than their first replica.
         parked: Requests that wait for an answer, heartbeats left out.
     """
 
@@ -34,3 +37,6 @@ class ControllerStats(msgspec.Struct, frozen=True, kw_only=True):
     commits_failed: int = 0
     commit_seconds_total: float = 0.0
     commit_seconds_max: float = 0.0
+    elections: dict[str, int] = {}
+    leaderless: int = 0
+    not_preferred: int = 0

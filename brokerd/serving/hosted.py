@@ -101,6 +101,11 @@ class HostedPartitions:
         """How many partitions with a replica here can't be opened."""
         return len(self._unavailable)
 
+    @property
+    def offline(self) -> int:
+        """How many replicas here contradict their leader below what was committed."""
+        return sum(bool(followed.offline) for puller in self.pullers.values() for followed in puller.followed.values())
+
     def retry_unavailable(self) -> None:
         """Try again, with the next `apply_some`, what could not be opened or created: a disk may have room again."""
         if self._unavailable and not self.pending:

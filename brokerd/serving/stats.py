@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -14,10 +15,25 @@ if TYPE_CHECKING:
     from brokerd.serving.requests import RequestHandler
     from brokerd.storage.directory import LogDirectory
     from brokerd.storage.flusher import Flusher
+    from replicas.leader import Leadership
+
+
+class FollowerStats(msgspec.Struct, frozen=True):
+    """One follower as its leader knows it; -1 records: it has not fetched in this epoch."""
+
+    broker_id: int
+    lag_records: int
+    lag_ms: int
 
 
 class PartitionStats(msgspec.Struct, frozen=True):
-    """One led partition; offsets as Kafka counts them."""
+    """One led partition; offsets as Kafka counts them.
+
+    Attributes:
+        replicas, in_sync: How many there are.
+        is_preferred: The first replica leads.
+        enough_in_sync: acks=all can be served.
+    """
 
     topic: str
     partition: int
@@ -28,6 +44,11 @@ class PartitionStats(msgspec.Struct, frozen=True):
     flushed_end: int
     size_bytes: int
     segments: int
+    replicas: int = 1
+    in_sync: int = 1
+    is_preferred: bool = True
+    enough_in_sync: bool = True
+    followers: list[FollowerStats] = []
 
 
 class BrokerStats(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,6 +76,10 @@ class BrokerStats(msgspec.Struct, frozen=True, kw_only=True):
     damaged_batches_total: int = 0
     lost_offsets_total: int = 0
     unavailable_partitions: int = 0
+    replicas: int = 0
+    replicas_offline: int = 0
+    isr_shrinks_total: int = 0
+    isr_expands_total: int = 0
     parked_produces: int
     unsent_bytes: int
     unflushed_bytes: int
@@ -76,8 +101,12 @@ def broker_stats(
     disk = os.statvfs(config.log_dir)
     partitions = []
     unflushed = 0
+    now_ms = time.monotonic_ns() // 1_000_000
     for partition in handler.partitions.led():
-        log = partition.log
+        log, leadership = partition.log, partition.leadership
+        if leadership is None:
+            continue
+        state = leadership.state
         unflushed += log.unflushed_bytes
         partitions.append(
             PartitionStats(
@@ -90,6 +119,11 @@ def broker_stats(
                 log.flushed_end,
                 log.size_bytes,
                 log.segment_count,
+                len(state.replicas),
+                len(state.isr),
+                state.replicas[0] == config.broker_id,
+                leadership.enough_in_sync,
+                _followers(leadership, config.broker_id, log.end_offset, now_ms),
             )
         )
     return BrokerStats(
@@ -115,8 +149,22 @@ def broker_stats(
         damaged_batches_total=directory.damaged_batches_total,
         lost_offsets_total=directory.lost_offsets_total,
         unavailable_partitions=handler.partitions.unavailable,
+        replicas=len(handler.partitions.all()),
+        replicas_offline=handler.partitions.offline,
+        isr_shrinks_total=handler.in_sync.shrinks,
+        isr_expands_total=handler.in_sync.expands,
         parked_produces=handler.produce.parked,
         unsent_bytes=unsent_bytes,
         unflushed_bytes=unflushed,
         disk_free_bytes=disk.f_bavail * disk.f_frsize,
     )
+
+
+def _followers(leadership: Leadership, leader: int, end_offset: int, now_ms: int) -> list[FollowerStats]:
+    found = []
+    for broker in leadership.state.replicas:
+        if broker != leader:
+            end = leadership.end_of(broker)
+            lag = -1 if end is None else max(0, end_offset - end.appended_end)
+            found.append(FollowerStats(broker, lag, leadership.behind_ms(broker, now_ms)))
+    return found

@@ -508,16 +508,12 @@ class InitProducerIdResponse(Message, frozen=True):
 
 
 class LocalPartition(Message, frozen=True):
-    """What a broker found on its disk, so that epochs granted are above every epoch ever used.
-
-    `damaged`: bytes that were on the disk are gone or bad; another copy must fill this one anew.
-    """
+    """What a broker found on its disk, so that epochs granted are above every epoch ever used."""
 
     topic_id: bytes
     partition: int
     leader_epoch: int
     log_end_offset: int
-    damaged: bool = False
 
 
 class BrokerRegistrationRequest(Message, frozen=True):

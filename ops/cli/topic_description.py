@@ -50,6 +50,8 @@ def describe_topic(admin: Admin, name: str) -> dict[str, Any]:
                 "leader_epoch": item.leader_epoch,
                 "replicas": item.replicas,
                 "isr": item.isr,
+                "eligible": item.eligible,
+                "partition_epoch": item.partition_epoch,
                 "log_start_offset": log_start,
                 "high_watermark": high_watermark,
                 "log_end_offset": log_end,

@@ -54,7 +54,7 @@ def histogram(view: View, name: str, text: str, source: str, label: str = "") ->
 
 
 def topic_families(view: View) -> Iterator[Metric]:
-    """Yield what is known of topics and their partitions; one copy of each, so it is its own in-sync set."""
+    """Yield what is known of topics and their partitions, from those who lead them."""
     partitions = view.partitions
     at = [([led.stats.topic, str(led.stats.partition)], led) for led in partitions]
     labels = ["topic", "partition"]
@@ -78,14 +78,38 @@ def topic_families(view: View) -> Iterator[Metric]:
         [(where, led.stats.log_start_offset) for where, led in at],
     )
     yield gauge("kafka_topic_partition_leader", "Id of the broker that leads.", labels, leaders)
-    ones = [(where, 1.0) for where, _ in at]
-    zeros = [(where, 0.0) for where, _ in at]
-    yield gauge("kafka_topic_partition_leader_is_preferred", "1 where the first replica leads.", labels, ones)
-    yield gauge("kafka_topic_partition_replicas", "Replicas of a partition.", labels, ones)
-    yield gauge("kafka_topic_partition_in_sync_replica", "Replicas that are in sync.", labels, ones)
-    yield gauge("kafka_topic_partition_under_replicated_partition", "1 if replicas are out of sync.", labels, zeros)
-    yield gauge("kafka_cluster_partition_underreplicated", "1 if replicas are out of sync.", labels, zeros)
-    yield gauge("kafka_cluster_partition_underminisr", "1 if fewer are in sync than acks=all needs.", labels, zeros)
+    preferred = [(where, float(led.stats.is_preferred)) for where, led in at]
+    under = [(where, float(led.stats.in_sync < led.stats.replicas)) for where, led in at]
+    too_few = [(where, float(not led.stats.enough_in_sync)) for where, led in at]
+    yield gauge("kafka_topic_partition_leader_is_preferred", "1 where the first replica leads.", labels, preferred)
+    yield gauge(
+        "kafka_topic_partition_replicas",
+        "Replicas of a partition.",
+        labels,
+        [(where, led.stats.replicas) for where, led in at],
+    )
+    yield gauge(
+        "kafka_topic_partition_in_sync_replica",
+        "Replicas that are in sync.",
+        labels,
+        [(where, led.stats.in_sync) for where, led in at],
+    )
+    yield gauge("kafka_topic_partition_under_replicated_partition", "1 if replicas are out of sync.", labels, under)
+    yield gauge("kafka_cluster_partition_underreplicated", "1 if replicas are out of sync.", labels, under)
+    yield gauge("kafka_cluster_partition_underminisr", "1 if fewer are in sync than acks=all needs.", labels, too_few)
+    followers = [([*where, str(one.broker_id)], one) for where, led in at for one in led.stats.followers]
+    yield gauge(
+        "forebay_follower_lag_records",
+        "Records a follower lacks; -1: it has not fetched since the leader began.",
+        [*labels, "broker"],
+        [(where, one.lag_records) for where, one in followers],
+    )
+    yield gauge(
+        "forebay_follower_lag_seconds",
+        "For how long a follower has lacked something.",
+        [*labels, "broker"],
+        [(where, one.lag_ms / 1000) for where, one in followers],
+    )
     yield gauge(
         "kafka_log_log_size", "Bytes of a partition.", labels, [(where, led.stats.size_bytes) for where, led in at]
     )
@@ -132,11 +156,17 @@ def broker_families(view: View) -> Iterator[Metric]:
     label = ["broker"]
     registered = sum(broker.registered for broker in brokers.values())
     yield gauge("kafka_brokers", "Brokers that serve.", [], [([], registered)])
-    yield gauge("kafka_server_replicamanager_partitioncount", "Partitions on a broker.", label, each(partition_counts))
+    replicas = each({name: float(broker.replicas) for name, broker in brokers.items()})
+    yield gauge("kafka_server_replicamanager_partitioncount", "Replicas on a broker.", label, replicas)
     yield gauge("kafka_server_replicamanager_leadercount", "Partitions it leads.", label, each(partition_counts))
-    nothing = each(dict.fromkeys(brokers, 0.0))
-    yield counter("kafka_server_replicamanager_isrshrinks", "In-sync sets that shrank.", label, nothing)
-    yield counter("kafka_server_replicamanager_isrexpands", "In-sync sets that grew.", label, nothing)
+    yield counter("kafka_server_replicamanager_isrshrinks", "In-sync sets that shrank.", label, sums(view, "shrinks"))
+    yield counter("kafka_server_replicamanager_isrexpands", "In-sync sets that grew.", label, sums(view, "expands"))
+    yield gauge(
+        "forebay_offline_replicas",
+        "Replicas that contradict their leader below what was committed; they are not followed any more.",
+        label,
+        each({name: float(broker.replicas_offline) for name, broker in brokers.items()}),
+    )
     yield gauge(
         "forebay_unflushed_bytes",
         "Bytes appended and not yet flushed.",
@@ -200,10 +230,16 @@ def controller_families(view: View) -> Iterator[Metric]:
         "kafka_controller_kafkacontroller_preferredreplicaimbalancecount",
         "Partitions led by another than their first replica.",
         [],
-        [([], 0)],
+        [([], sum(controller.not_preferred for controller in active))],
     )
+    elections = sums(view, "elections")
+    unclean = sum(count for where, count in elections if where == ["unclean"])
+    yield counter("forebay_leader_elections", "Leaders elected.", ["reason"], elections)
     yield counter(
-        "kafka_controller_controllerstats_uncleanleaderelections", "Elections that may lose records.", [], [([], 0)]
+        "kafka_controller_controllerstats_uncleanleaderelections",
+        "Elections of a leader that may lack acknowledged records.",
+        [],
+        [([], unclean)],
     )
     if active:
         newest = max(active, key=lambda controller: controller.controller_epoch)

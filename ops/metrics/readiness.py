@@ -33,4 +33,6 @@ def reasons(view: View, expected: Sequence[str]) -> list[str]:
             found.append(f"{name}: its disk is full, appends are refused ({broker.disk_free_bytes} bytes free)")
     if offline := offline_partitions(view):
         found.append(f"{offline} partitions have no leader")
+    if too_few := sum(not partition.enough_in_sync for b in view.brokers.values() for partition in b.partitions):
+        found.append(f"{too_few} partitions have fewer copies in sync than acks=all needs (min.insync.replicas)")
     return found

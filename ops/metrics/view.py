@@ -100,6 +100,10 @@ class Watch:
         for answer in answers.processes:
             if answer.name in brokers:
                 self._totals.take(answer.name, _start_of(answer), self._broker_counts(brokers[answer.name]))
+            elif answer.name in controllers:
+                elected = controllers[answer.name].elections.items()
+                counts: dict[Key, float] = {("elections", reason): float(count) for reason, count in elected}
+                self._totals.take(answer.name, _start_of(answer), counts)
             elif answer.name in gateways:
                 self._totals.take(answer.name, _start_of(answer), _gateway_counts(answer.name, gateways[answer.name]))
         live = {OTHER_TOPICS, *self._topics}
@@ -150,6 +154,8 @@ class Watch:
             for topic, count in by_topic.items():
                 key = (name, topic if topic in self._topics else OTHER_TOPICS)
                 counts[key] = counts.get(key, 0) + count
+        counts["shrinks", str(broker.broker_id)] = broker.isr_shrinks_total
+        counts["expands", str(broker.broker_id)] = broker.isr_expands_total
         for request, count in broker.requests_total.items():
             counts["requests", _kafka_name(request)] = count
         for error, count in broker.errors_total.items():

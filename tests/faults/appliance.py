@@ -197,9 +197,10 @@ class ProcessTree:
 
     # ---- what it keeps
 
-    def create_topic(self, name: str, partitions: int, **configs: str) -> bytes:
+    def create_topic(self, name: str, partitions: int, copies: int = 1, **configs: str) -> bytes:
+        own = {k.replace("_", "."): v for k, v in configs.items()}
         with Admin(self.bootstrap) as admin:
-            return admin.create_topic(name, partitions, configs={k.replace("_", "."): v for k, v in configs.items()})
+            return admin.create_topic(name, partitions, copies, configs=own)
 
     def leaders(self, topic: str) -> dict[int, int]:
         """Return the broker id that leads each partition."""

@@ -13,6 +13,7 @@ from statistics import median
 import pytest
 
 from tests.faults.appliance import TOPIC, ProcessTree
+from tests.faults.copies import await_in_sync, compare_copies
 from tests.faults.fleet import Fleet
 from tests.faults.history import History
 from tests.faults.readers import MappedReader, Tail, read_back
@@ -98,14 +99,17 @@ def gaps_s(nemesis: Nemesis, history: History, devices: dict[int, int]) -> dict[
     return gaps
 
 
-def test_kills_at_random_moments_lose_and_reorder_nothing(tree: ProcessTree, pytestconfig: pytest.Config) -> None:
+@pytest.mark.parametrize("copies", [1, 3])
+def test_kills_at_random_moments_lose_and_reorder_nothing(
+    tree: ProcessTree, copies: int, pytestconfig: pytest.Config
+) -> None:
     long = pytestconfig.getoption("--long")
     messages, per_s = (100_000, 1000) if long else (9_000, 500)
     seed = random.randrange(10**9)
     print(f"seed {seed}")
     dice = random.Random(seed)
     history = History(seed)
-    tree.create_topic(TOPIC, PARTITIONS, segment_bytes="262144")
+    tree.create_topic(TOPIC, PARTITIONS, copies, segment_bytes="262144")
     with ExitStack() as stack:
         mapped = [stack.enter_context(MappedReader(tree.data_dir, seed=number)) for number in range(2)]
         tails = [stack.enter_context(Tail(tree.bootstrap, TOPIC, local=local)) for local in (True, False)]
@@ -116,6 +120,7 @@ def test_kills_at_random_moments_lose_and_reorder_nothing(tree: ProcessTree, pyt
         nemesis.kill_until(int(0.95 * messages) if long else 1)
         fleet.await_total(messages, timeout_s=300)
         tree.await_ready()
+        await_in_sync(tree, TOPIC)
         leaders = tree.leaders(TOPIC)
         by_map = read_back(tree.bootstrap, TOPIC, local=True)
         by_fetch = read_back(tree.bootstrap, TOPIC, local=False)
@@ -124,12 +129,13 @@ def test_kills_at_random_moments_lose_and_reorder_nothing(tree: ProcessTree, pyt
     assert by_map == by_fetch
     print("\n".join(f"{at_s:.3f} {victim}" for victim, at_s in nemesis.kills))
     assert history.check(by_map) == [], tree.log_tail()
+    assert compare_copies(tree, TOPIC) == []
     for tail in tails:
         assert tail.problems == []
         assert tail.values == {partition: values for partition, values in by_map.items() if values}
     for reader in mapped:
         assert reader.problems == []
-        assert reader.incarnations > PARTITIONS, "it met no restarted broker"
+        assert copies > 1 or reader.incarnations > PARTITIONS, "it met no restarted broker"
     devices = {device: leaders[partition] for device, partition in history.homes(by_map).items()}
     gaps = gaps_s(nemesis, history, devices)
     print(

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from brokerd.serving.stats import FollowerStats
 from ingest.errors import ConfigError
 from ops.metrics import connections
 from ops.metrics.config import MonitorConfig
@@ -104,6 +105,40 @@ def test_values_add_up_over_brokers(appliance: FakeAppliance, start_monitor: Sta
     assert 1 <= monitor.value("kafka_network_requestmetrics_totaltimems", request="Produce", quantile="0.5") <= 2.5
     assert monitor.value("forebay_unflushed_records", topic="sensors", partition="1") == 10
     assert monitor.value("forebay_process_up", process="mqtt", role="gateway") == 1
+
+
+def test_the_health_of_replication_is_shown(appliance: FakeAppliance, start_monitor: Start) -> None:
+    lagging = partition(
+        number=1,
+        replicas=3,
+        in_sync=1,
+        is_preferred=False,
+        enough_in_sync=False,
+        followers=[FollowerStats(2, 40, 2500), FollowerStats(3, -1, 9000)],
+    )
+    healthy(appliance)
+    shrunk = broker(1, partitions=[lagging], replicas=4, replicas_offline=1, isr_shrinks_total=2, isr_expands_total=1)
+    appliance.say("broker-1", answer("broker-1", "broker", shrunk))
+    elected = controller(elections={"broker_death": 5, "unclean": 1}, not_preferred=1)
+    appliance.say("controller", answer("controller", "controller", elected))
+    monitor = start_monitor()
+    at = {"topic": "sensors", "partition": "1"}
+    assert monitor.value("kafka_topic_partition_replicas", **at) == 3
+    assert monitor.value("kafka_topic_partition_in_sync_replica", **at) == 1
+    assert monitor.value("kafka_topic_partition_under_replicated_partition", **at) == 1
+    assert monitor.value("kafka_cluster_partition_underminisr", **at) == 1
+    assert monitor.value("kafka_topic_partition_leader_is_preferred", **at) == 0
+    assert monitor.value("forebay_follower_lag_records", **at, broker="2") == 40
+    assert monitor.value("forebay_follower_lag_seconds", **at, broker="2") == 2.5
+    assert monitor.value("forebay_follower_lag_records", **at, broker="3") == -1
+    assert monitor.value("kafka_server_replicamanager_partitioncount", broker="1") == 4
+    assert monitor.value("kafka_server_replicamanager_leadercount", broker="1") == 1
+    assert monitor.value("kafka_server_replicamanager_isrshrinks_total", broker="1") == 2
+    assert monitor.value("kafka_server_replicamanager_isrexpands_total", broker="1") == 1
+    assert monitor.value("forebay_offline_replicas", broker="1") == 1
+    assert monitor.value("forebay_leader_elections_total", reason="broker_death") == 5
+    assert monitor.value("kafka_controller_controllerstats_uncleanleaderelections_total") == 1
+    assert monitor.value("kafka_controller_kafkacontroller_preferredreplicaimbalancecount") == 1
 
 
 def test_ready_while_all_is_well_and_each_trouble_is_a_reason(appliance: FakeAppliance, start_monitor: Start) -> None:

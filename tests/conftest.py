@@ -10,6 +10,9 @@ import pytest
 
 from tests import machine
 from tests.processes import Processes
+from tests.zookeeper import ensemble, shared_ensemble
+
+__all__ = ["ensemble", "shared_ensemble"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -21,6 +21,8 @@ REQUIRED_VARIABLE = "FOREBAY_REQUIRED_CAPABILITIES"
 _PROGRAM_PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/local/sbin", "/usr/sbin", "/sbin"])
 _PROBE_SECONDS = 20
 
+ZOOKEEPER_JAR = Path("/usr/share/java/zookeeper.jar")  # Debian's; its manifest names what else it needs
+
 
 def program(name: str) -> str | None:
     """Return the path of an installed program, or None."""
@@ -112,6 +114,10 @@ def faketime_library() -> Path | None:
     return next(iter(sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))), None)
 
 
+def _zookeeper() -> str:
+    return _installed("java")() or ("" if ZOOKEEPER_JAR.exists() else f"{ZOOKEEPER_JAR} is not there")
+
+
 _PROBES: dict[str, Callable[[], str]] = {
     "root": _root,
     "tmpfs_mount": _tmpfs_mount,
@@ -123,6 +129,7 @@ _PROBES: dict[str, Callable[[], str]] = {
     "prometheus": _installed("prometheus", "promtool"),
     "openssl": _installed("openssl"),
     "faketime": lambda: "" if faketime_library() else "libfaketime not installed",
+    "zookeeper": _zookeeper,
     "confluent_kafka": _importable("confluent_kafka"),
 }
 

@@ -17,12 +17,10 @@ import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-import crc32c
-import msgspec
-
 from brokerd.control.image import ClusterImage
 from brokerd.control.lock import ControllerLock
-from brokerd.control.records import Change, Put, decode_record, encode_record
+from brokerd.control.records import Change, Put, encode_record
+from brokerd.control.stored import check_value, checksum, decode_stored, image_of
 from ingest.errors import DiskFull, Fenced, ForeignDirectory, StorageError
 from ingest.failpoints import failpoint
 from ingest.wire.codes import ErrorCode
@@ -37,11 +35,13 @@ _EPOCH_PATH = "/controller_epoch"
 class EmbeddedStore:
     """The records of one cluster in <directory>/meta.db. Thread: the controller's."""
 
-    def __init__(self, directory: str | os.PathLike[str], *, cluster_id: str) -> None:
+    def __init__(self, directory: str | os.PathLike[str], *, cluster_id: str, endpoint: str = "") -> None:
         self._directory = Path(directory)
         self._path = self._directory / "meta.db"
         self._reserve = self._directory / "reserve"
         self._cluster_id = cluster_id
+        self._endpoint = endpoint
+        self._present: dict[int, int] = {}
         self._lock = ControllerLock(self._directory / "lock")
         self._db: sqlite3.Connection | None = None
 
@@ -71,17 +71,10 @@ class EmbeddedStore:
         """Return all records; each one's checksum is verified. Cost: about 1 ms per 100 records."""
         records = []
         for path, value, crc in self._query("SELECT path, value, crc FROM nodes ORDER BY path"):
-            self._check_crc(path, value, crc)
-            if path == _EPOCH_PATH:
-                continue
-            try:
-                records.append(decode_record(value))
-            except (msgspec.DecodeError, RecursionError) as error:
-                raise StorageError(f"{self._path}: {path} can't be read: {error}", path=self._path) from None
-        try:
-            return ClusterImage(records)
-        except AssertionError as error:  # each record is whole, so some are missing: the world's fault, not ours
-            raise StorageError(f"{self._path}: the records don't fit together: {error}", path=self._path) from None
+            check_value(self._path, path, value, crc)
+            if path != _EPOCH_PATH:
+                records.append(decode_stored(self._path, path, value))
+        return image_of(self._path, records)
 
     def commit(self, changes: Sequence[Change], *, controller_epoch: int) -> None:
         """Write one transaction. Cost: one fdatasync; 1,000 partitions in about 10 ms."""
@@ -90,7 +83,25 @@ class EmbeddedStore:
         self._write(puts, removed, controller_epoch)
 
     def register_broker(self, broker_id: int, incarnation: int) -> None:
-        """Do nothing: on one machine a broker's presence is its heartbeat and its directory's lock."""
+        """Note it for `present`: on one machine a broker's presence is its heartbeat and its directory's lock."""
+        self._present[broker_id] = incarnation
+
+    def unregister_broker(self, broker_id: int) -> None:
+        """Take the note back."""
+        self._present.pop(broker_id, None)
+
+    def present(self) -> dict[int, int]:
+        """Return what was registered with this object: there are no other machines."""
+        return dict(self._present)
+
+    def controller_endpoint(self) -> str:
+        """Return this process's own endpoint while it holds the lock."""
+        return self._endpoint if self._lock.held else ""
+
+    @property
+    def change_fd(self) -> int:
+        """Return -1: no one else writes while this process holds the lock."""
+        return -1
 
     def wait_for_change(self, timeout_ms: int) -> list[str]:
         """Return nothing at once: no one else writes while this process holds the lock."""
@@ -103,6 +114,11 @@ class EmbeddedStore:
                 self._db.close()
             self._db = None
         self._lock.release()
+
+    def close(self) -> None:
+        """Resign."""
+        self._present.clear()
+        self.resign()
 
     # ---- the file ----------------------------------------------------------------------------------------------------
 
@@ -181,7 +197,7 @@ class EmbeddedStore:
 
     def _read_epoch(self) -> int:
         for path, value, crc in self._query("SELECT path, value, crc FROM nodes WHERE path = ?", (_EPOCH_PATH,)):
-            self._check_crc(path, value, crc)
+            check_value(self._path, path, value, crc)
             return int(value)
         return 0
 
@@ -204,7 +220,7 @@ class EmbeddedStore:
         db = self._db
         if db is None:
             raise Fenced("this controller has resigned", code=ErrorCode.STALE_CONTROLLER_EPOCH)
-        rows = [(path, value, _crc(path, value)) for path, value in puts]
+        rows = [(path, value, checksum(path, value)) for path, value in puts]
         with self._mapped_errors():
             db.execute("BEGIN IMMEDIATE")
             try:
@@ -233,13 +249,6 @@ class EmbeddedStore:
         with self._mapped_errors():
             return self._db.execute(sql, parameters).fetchall()
 
-    def _check_crc(self, path: str, value: bytes, crc: int) -> None:
-        found = _crc(path, value)
-        if found != crc:
-            raise StorageError(
-                f"{self._path}: {path} is damaged: checksum {found:08x}, expected {crc:08x}", path=self._path
-            )
-
     def _keep_reserve(self) -> None:
         """Take the reserve if it is not there; a full disk has none until space is freed."""
         if self._reserve.exists():
@@ -261,10 +270,6 @@ class EmbeddedStore:
             if name == "SQLITE_FULL":
                 raise DiskFull(f"{self._path}: the disk is full; nothing was changed", path=self._path) from error
             raise StorageError(f"{self._path}: {error} ({name or 'sqlite'})", path=self._path) from error
-
-
-def _crc(path: str, value: bytes) -> int:
-    return int(crc32c.crc32c(value, crc32c.crc32c(path.encode())))
 
 
 def _fsync(path: Path) -> None:

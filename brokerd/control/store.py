@@ -1,7 +1,7 @@
 """The metadata store as the controller sees it: a handful of calls, whatever keeps the records.
 
-`embedded` (one machine) is `brokerd.control.embedded`; a ZooKeeper ensemble can stand behind the same calls: campaign
-is an ephemeral node, the controller epoch a node every transaction checks, a broker's presence an ephemeral node.
+`brokerd.control.embedded` is for one machine, `brokerd.control.zookeeper` for several: there campaign is an ephemeral
+node, the controller epoch a node every transaction checks, a broker's presence an ephemeral node.
 """
 
 from __future__ import annotations
@@ -47,13 +47,59 @@ class MetadataStore(Protocol):
         ...
 
     def register_broker(self, broker_id: int, incarnation: int) -> None:
-        """Make the presence of a broker known to other candidates, as long as its process lives."""
+        """Make the presence of a broker of this machine known to all candidates, for as long as this process lives.
+
+        A standby does so too: before its campaign, or in `beat`. Calling again with another incarnation replaces it.
+
+        Raises:
+            StorageError: it is not known yet, the message says why; the store goes on trying.
+        """
+        ...
+
+    def unregister_broker(self, broker_id: int) -> None:
+        """Take the presence of a broker back: it has ended.
+
+        Raises:
+            StorageError: it is still seen; the store goes on trying.
+        """
+        ...
+
+    def present(self) -> dict[int, int]:
+        """Return the brokers that are present on any machine: id -> incarnation.
+
+        Raises:
+            StorageError: it can't be told now, which says nothing about any broker.
+        """
+        ...
+
+    def controller_endpoint(self) -> str:
+        """Return where the active controller serves, "" if there is none.
+
+        Raises:
+            StorageError: it can't be told now.
+        """
+        ...
+
+    @property
+    def change_fd(self) -> int:
+        """A descriptor to poll beside others: once readable, call `wait_for_change(0)`. -1: nothing ever changes."""
         ...
 
     def wait_for_change(self, timeout_ms: int) -> list[str]:
-        """Wait for what others change (a broker's presence, controllership) and return the paths, [] after the time."""
+        """Wait for what others change (a broker's presence, controllership) and return the paths, [] after the time.
+
+        What differs from what this store told last counts, so nothing is missed between two calls. It also looks at the
+        time: the active controller calls it at least twice a second, with 0 if it waits elsewhere.
+
+        Raises:
+            Fenced: this process was the controller and may not act as one any more: stop.
+        """
         ...
 
     def resign(self) -> None:
-        """Let the next candidate win, now. Every commit after this raises."""
+        """Let the next candidate win, now. Every commit after this raises. Brokers registered here stay present."""
+        ...
+
+    def close(self) -> None:
+        """Resign, and take back the presence of all brokers registered here."""
         ...

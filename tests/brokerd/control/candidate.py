@@ -7,13 +7,16 @@ import sys
 from collections.abc import Callable
 
 import pytest
+import structlog
 
 from brokerd.control.config import ControllerConfig
 from brokerd.control.embedded import EmbeddedStore
 from brokerd.control.process import run
 from brokerd.control.records import PartitionRecord, ProducerIdsRecord, Put, TopicRecord, VersionRecord
-from ingest.errors import DiskFull
-from tests.brokerd.control.harness import CLUSTER_ID, ThreadLifeline
+from ingest.errors import DiskFull, Fenced, StorageError
+from tests.brokerd.control.harness import CLUSTER_ID, Candidate, ThreadLifeline, open_store, partition_record
+
+PARTITIONS = 1000
 
 
 def say(text: str) -> None:
@@ -21,20 +24,44 @@ def say(text: str) -> None:
     os.write(1, text.encode() + b"\n")
 
 
-def commit_for_ever(directory: str) -> None:
+def commit_for_ever(at: str) -> None:
     """Commit pairs of records that belong together; say which are durable. Ends by SIGKILL."""
-    store = EmbeddedStore(directory, cluster_id=CLUSTER_ID)
-    epoch = store.campaign(ThreadLifeline().stop_fd, lambda: None)
-    assert epoch is not None
-    say(f"epoch {epoch}")
-    version = store.load().version
+    candidate = Candidate(open_store(at))
+    version = candidate.win().version
+    say(f"epoch {candidate.epoch}")
     while True:
         version += 1
-        store.commit(
-            [Put(VersionRecord(version)), Put(ProducerIdsRecord(version * 1000))],
-            controller_epoch=epoch,
-        )
+        candidate.put(VersionRecord(version), ProducerIdsRecord(version * 1000))
         say(f"acked {version}")
+
+
+def commit_partitions(at: str, request_bytes_max: str) -> None:
+    """Change all partitions of a topic in each commit, for ever, in one transaction or through the journal."""
+    candidate = Candidate(open_store(at, request_bytes_max=int(request_bytes_max)))
+    version = candidate.win().version
+    say("ready")
+    topic = TopicRecord(bytes(range(16)), "t", {})
+    while True:
+        version += 1
+        rows = [partition_record(topic.topic_id, n, 1, [1], [1], version, version) for n in range(PARTITIONS)]
+        candidate.put(VersionRecord(version), topic, *rows)
+        say(f"acked {version}")
+
+
+def commit_when_told(at: str) -> None:
+    """Win, commit once, and again for each line that is read; say what came of it."""
+    candidate = Candidate(open_store(at))
+    version = candidate.win().version + 1
+    candidate.store.register_broker(1, 11)
+    candidate.put(VersionRecord(version))
+    say(f"active {candidate.epoch}")
+    for _ in sys.stdin:
+        version += 1
+        try:
+            candidate.put(VersionRecord(version))
+            say(f"acked {version}")
+        except (Fenced, StorageError) as error:
+            say(f"{type(error).__name__} {error}")
 
 
 def fill_the_disk(directory: str) -> None:
@@ -94,8 +121,11 @@ def be_controller(directory: str, endpoint: str) -> None:
 
 
 if __name__ == "__main__":
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))  # stdout is for `say`
     modes: dict[str, Callable[..., None]] = {
         "commit": commit_for_ever,
+        "partitions": commit_partitions,
+        "told": commit_when_told,
         "full": fill_the_disk,
         "controller": be_controller,
     }

@@ -15,6 +15,11 @@ import zmq
 
 from brokerd.control import process
 from brokerd.control.config import ControllerConfig
+from brokerd.control.embedded import EmbeddedStore
+from brokerd.control.image import ClusterImage
+from brokerd.control.records import PartitionRecord, Put, Record
+from brokerd.control.store import MetadataStore
+from brokerd.control.zookeeper import ZookeeperStore
 from ingest.wire.frames import Response, decode_body, decode_response, encode_request
 from ingest.wire.messages import (
     ApiKey,
@@ -29,6 +34,18 @@ from ingest.wire.messages import (
 
 CLUSTER_ID = "test-cluster"
 TIMEOUT_MS = 5000
+
+
+SESSION_MS = 2000  # ZooKeeper's; the test ensemble grants 400 to 4000
+
+
+def open_store(at: str, *, cluster_id: str = CLUSTER_ID, endpoint: str = "", **options: Any) -> MetadataStore:
+    """Return the store at "embedded:DIRECTORY" or "zookeeper:CONNECT"."""
+    kind, _, place = at.partition(":")
+    if kind == "embedded":
+        return EmbeddedStore(place, cluster_id=cluster_id, endpoint=endpoint)
+    options = {"machine": "this-machine", "session_timeout_ms": SESSION_MS} | options
+    return ZookeeperStore(place, cluster_id=cluster_id, endpoint=endpoint, **options)
 
 
 class ThreadLifeline:
@@ -58,6 +75,34 @@ class ThreadLifeline:
 
     def wait_ready(self, seconds: float = 5) -> bool:
         return bool(select.select([self._ready_fd], [], [], seconds)[0])
+
+
+class Candidate:
+    """A store with the two arguments of a campaign."""
+
+    def __init__(self, store: MetadataStore) -> None:
+        self.store = store
+        self.lifeline = ThreadLifeline()
+        self.epoch = -1
+
+    def campaign(self) -> int | None:
+        return self.store.campaign(self.lifeline.stop_fd, self.lifeline.beat)
+
+    def win(self) -> ClusterImage:
+        epoch = self.campaign()
+        assert epoch is not None
+        self.epoch = epoch
+        return self.store.load()
+
+    def put(self, *records: Record) -> None:
+        self.store.commit([Put(record) for record in records], controller_epoch=self.epoch)
+
+    def wait_beats(self, count: int) -> None:
+        """Wait until it has beaten so often; a beat tells nobody, so it is looked at."""
+        deadline = time.monotonic() + 10
+        while self.lifeline.beats < count:
+            assert time.monotonic() < deadline, "it does not beat"
+            time.sleep(0.01)
 
 
 class RunningController:
@@ -238,3 +283,18 @@ def registration(
         directory_id=directory_id or f"directory-{broker_id}",
     )
     return BrokerRegistrationRequest(broker, cluster_id, partitions or [], producer_id_floor)
+
+
+def partition_record(
+    topic_id: bytes, partition: int, leader: int, replicas: list[int], isr: list[int], leader_epoch: int, epoch: int
+) -> PartitionRecord:
+    """Return a partition's record; `epoch` is the partition epoch."""
+    return PartitionRecord(
+        topic_id=topic_id,
+        partition=partition,
+        leader=leader,
+        replicas=replicas,
+        isr=isr,
+        leader_epoch=leader_epoch,
+        partition_epoch=epoch,
+    )

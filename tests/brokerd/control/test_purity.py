@@ -7,7 +7,16 @@ from pathlib import Path
 
 import brokerd.control
 
-SHELL = {"process.py", "embedded.py", "lock.py"}
+SHELL = {
+    "process.py",
+    "embedded.py",
+    "lock.py",
+    "zookeeper.py",
+    "zookeeper_presence.py",
+    "zookeeper_records.py",
+    "zookeeper_reign.py",
+    "zookeeper_session.py",
+}
 FORBIDDEN = {"time", "os", "socket", "random", "zmq", "sqlite3", "threading", "asyncio", "datetime", "secrets"}
 
 

@@ -1,0 +1,401 @@
+"""The metadata store of several machines: the records as nodes of a ZooKeeper ensemble, election by an ephemeral node.
+
+What makes it safe is in the servers: each transaction of a controller checks the version of /controller_epoch, which
+every winner raises in the transaction that makes it the winner. So a controller that was stopped, or cut off, for any
+time commits nothing once another has won. A deadline of our own (`Lease`) ends it sooner: past it, nothing is sent.
+What kazoo says of its connection, its Lock and its Election are used for neither.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import threading
+from collections.abc import Callable, Sequence
+
+import msgspec
+import structlog
+
+from brokerd.control.image import ClusterImage
+from brokerd.control.records import Change
+from brokerd.control.zookeeper_presence import Presence
+from brokerd.control.zookeeper_records import Records
+from brokerd.control.zookeeper_reign import Reign, epoch_node, epoch_of, fenced
+from brokerd.control.zookeeper_session import CONNECT_MS_MAX, Node, Refused, Requests, Session, Unreachable, now_ms
+from brokerd.control.zookeeper_tree import (
+    APPLICATION,
+    CONTROLLER,
+    CONTROLLER_EPOCH,
+    FORMAT,
+    IDENTITY,
+    ControllerNode,
+    Create,
+    Delete,
+    Identity,
+    Operation,
+    SetData,
+    broker_path,
+    new_tree,
+)
+from ingest.errors import ForeignDirectory, StorageError
+
+log = structlog.get_logger()
+
+SESSION_TIMEOUT_MS = 18_000  # Kafka's zookeeper.session.timeout.ms
+REQUEST_BYTES_MAX = 512 << 10  # half of ZooKeeper's jute.maxbuffer; some 2,000 partitions
+BEAT_MS = 250  # twice as often as the store's contract asks
+LOOK_MS = 500  # watches tell sooner; this is for those that got lost
+KEEP_MS_MAX = 1000
+
+
+class _Stopped(Exception):
+    """The campaign's stop_fd is readable."""
+
+
+class ZookeeperStore:
+    """The records of one cluster in one folder of an ensemble.
+
+    Thread: the controller's; register_broker and unregister_broker any. A thread of its own keeps the lease and the
+    presence of brokers.
+
+    Args:
+        connect: host:port,host:port/folder, as in Kafka's zookeeper.connect; a folder a cluster.
+        endpoint: Where brokers reach this process once it is the controller.
+        machine: Tells the machines of a cluster apart.
+        credentials: "user:password": nodes are this user's alone (digest). Without, anyone who reaches the servers may
+            read and change them.
+        may_create: Whether an empty folder is a new cluster. Where brokers hold data already it is a wrong address.
+    """
+
+    def __init__(
+        self,
+        connect: str,
+        *,
+        cluster_id: str,
+        endpoint: str,
+        machine: str,
+        credentials: str = "",
+        session_timeout_ms: int = SESSION_TIMEOUT_MS,
+        may_create: bool = True,
+        request_bytes_max: int = REQUEST_BYTES_MAX,
+    ) -> None:
+        self._cluster_id = cluster_id
+        self._endpoint = endpoint
+        self._machine = machine
+        self._may_create = may_create
+        self._request_bytes_max = request_bytes_max
+        self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._session = Session(
+            connect, session_timeout_ms=session_timeout_ms, credentials=credentials, on_change=self._wake
+        )
+        self._where = self._session.where
+        self._presence = Presence(self._session, machine)
+        self._ask = Requests(self._session)
+        self._patient = Requests(self._session, connect_wait_ms=CONNECT_MS_MAX)
+        self._known = False  # whether the folder was found to be this cluster's
+        self._reign: Reign | None = None
+        self._records: Records | None = None
+        self._office = threading.Lock()  # held while /controller is won or left
+        self._leaving = False
+        self._told: dict[str, int] = {}  # path -> which node, of what the caller knows
+        self._look_at_ms = 0
+        self._keeper: threading.Thread | None = None
+        self._closing = threading.Event()
+
+    # ---- election ----------------------------------------------------------------------------------------------------
+
+    def campaign(self, stop_fd: int, beat: Callable[[], None]) -> int | None:
+        """Wait until /controller is ours. See `MetadataStore.campaign`; without a quorum it goes on waiting."""
+        with self._office:
+            self._reign = self._records = None
+            self._leaving = False
+        self._start()
+        poller = select.poll()
+        poller.register(stop_fd, select.POLLIN)
+
+        def idle() -> None:
+            beat()
+            if poller.poll(0):
+                raise _Stopped
+
+        requests = Requests(self._session, idle=idle)
+        poller_of_both = select.poll()
+        poller_of_both.register(stop_fd, select.POLLIN)
+        poller_of_both.register(self._wake_fd, select.POLLIN)
+        reason = ""
+        try:
+            while True:
+                idle()
+                self._drain()
+                try:
+                    reign = self._win(requests)
+                except Unreachable as error:
+                    if str(error) != reason:
+                        reason = str(error)
+                        log.warning("waiting for zookeeper", reason=reason)
+                    reign = None
+                if reign is not None:
+                    self._records = Records(self._session, reign, self._request_bytes_max)
+                    self._reign = reign
+                    return reign.epoch
+                poller_of_both.poll(BEAT_MS)
+        except _Stopped:
+            self.resign()  # it may have won without hearing of it
+            return None
+        except BaseException:
+            self.resign()
+            raise
+
+    def _win(self, requests: Requests) -> Reign | None:
+        """Try once; None if another is the controller."""
+        self._enter(requests)
+        grant = self._session.grant()
+        controller = requests.get(CONTROLLER, self._watch)
+        if grant is None or (controller is not None and controller.owner != grant.session_id):
+            return None
+        node = epoch_node(self._where, requests)
+        epoch = epoch_of(self._where, node) + 1
+        mine = ControllerNode(self._endpoint, self._machine, os.getpid(), epoch)
+        operations: list[Operation] = [SetData(CONTROLLER_EPOCH, b"%d" % epoch, node.version)]
+        if controller is not None:  # won before without hearing of it, or gave up since
+            operations.append(Delete(CONTROLLER, controller.version))
+        operations.append(Create(CONTROLLER, msgspec.json.encode(mine), ephemeral=True))
+        sent_ms = now_ms()
+        try:
+            requests.transact(operations)
+        except Refused:
+            self._wake()  # another was quicker, or has just gone: look again at once
+            return None
+        reign = Reign(self._session, epoch=epoch, version=node.version + 1, grant=grant, sent_ms=sent_ms)
+        self._tell_controller(requests.get(CONTROLLER))
+        return reign if self._session.grant() == grant else None
+
+    def _enter(self, requests: Requests) -> None:
+        """Make sure once that the folder is this cluster's; make it if there is none."""
+        if self._known:
+            return
+        requests.sync()  # a server that lags must not show a cluster of ours as an empty folder
+        identity = requests.get(IDENTITY)
+        if identity is None:
+            names = requests.children("")
+            if names is not None and set(names) - {"zookeeper"}:  # which is in every root
+                raise ForeignDirectory(f"{self._where} is not a Forebay metadata store", path=self._where)
+            if not self._may_create:
+                raise StorageError(
+                    f"{self._where} holds no cluster, though this one has data; correct the address, or restore it",
+                    path=self._where,
+                )
+            requests.make_chroot()
+            with contextlib.suppress(Refused):  # another candidate has just made it
+                requests.transact(new_tree(self._cluster_id))
+            identity = requests.get(IDENTITY)
+            if identity is None:
+                raise Unreachable(f"{self._where}: {IDENTITY} went as it was made", path=self._where)
+        self._check_identity(identity)
+        self._known = True
+
+    def _check_identity(self, node: Node) -> None:
+        where = f"{self._where}{IDENTITY}"
+        try:
+            identity = msgspec.json.decode(node.value)
+        except msgspec.DecodeError as error:
+            raise StorageError(f"{where} can't be read: {error}", path=where) from None
+        if not isinstance(identity, dict) or identity.get("application") != APPLICATION:
+            raise ForeignDirectory(f"{self._where} is not a Forebay metadata store", path=self._where)
+        try:
+            found = msgspec.convert(identity, Identity)
+        except msgspec.ValidationError as error:
+            raise StorageError(f"{where} can't be read: {error}", path=where) from None
+        if found.format > FORMAT:
+            raise ForeignDirectory(
+                f"{self._where} has format {found.format}; this version reads up to {FORMAT}: use a newer forebay",
+                path=self._where,
+            )
+        if found.cluster_id != self._cluster_id:
+            raise ForeignDirectory(
+                f"{self._where} belongs to cluster {found.cluster_id}, not to {self._cluster_id}", path=self._where
+            )
+
+    def resign(self) -> None:
+        """Remove /controller, or have the keeper do so as soon as it can. Without brokers here the session ends too."""
+        self._reign = self._records = None
+        if not self._presence.wanted:
+            self.close()
+            return
+        self._leaving = True
+        with contextlib.suppress(StorageError):
+            self._leave()
+
+    def close(self) -> None:
+        """End the session: /controller and the presence of the brokers registered here go with it."""
+        self._reign = self._records = None
+        self._closing.set()
+        self._session.close()
+        self._presence.forget()
+        keeper, self._keeper = self._keeper, None
+        if keeper is not None and keeper is not threading.current_thread():
+            keeper.join(KEEP_MS_MAX / 1000)
+
+    def _leave(self) -> None:
+        """Remove /controller if it is ours, also one that a transaction given up long ago makes only now."""
+        with self._office:
+            if not self._leaving:
+                return
+            controller, grant = self._ask.get(CONTROLLER), self._session.grant()
+            if controller is not None and grant is not None and controller.owner == grant.session_id:
+                with contextlib.suppress(Refused):
+                    self._ask.transact([Delete(CONTROLLER, controller.version)])
+
+    # ---- records -----------------------------------------------------------------------------------------------------
+
+    def load(self) -> ClusterImage:
+        """Return all records; each one's checksum is verified. Cost: about 0.3 ms a record."""
+        return self._in_office().load()
+
+    def commit(self, changes: Sequence[Change], *, controller_epoch: int) -> None:
+        """Write one transaction, or through the journal. Cost: 1 partition about 3 ms, 1,000 about 30 ms."""
+        records, reign = self._in_office(), self._reign
+        if reign is not None and controller_epoch != reign.epoch:
+            raise fenced(f"{self._where}: controller epoch {controller_epoch} is over, {reign.epoch} has begun")
+        records.commit(changes)
+
+    def _in_office(self) -> Records:
+        if self._records is None:
+            raise fenced("this controller has resigned")
+        return self._records
+
+    # ---- others ------------------------------------------------------------------------------------------------------
+
+    def register_broker(self, broker_id: int, incarnation: int) -> None:
+        """Keep an ephemeral node for it. A node this machine left from before is replaced, another machine's is not."""
+        self._start()
+        self._presence.want(broker_id, incarnation)
+        self._keep_presence(self._patient, broker_id)
+
+    def unregister_broker(self, broker_id: int) -> None:
+        """Remove its node, unless that is another process's by now."""
+        self._start()
+        self._presence.want(broker_id, None)
+        self._keep_presence(self._patient, broker_id)
+
+    def _keep_presence(self, requests: Requests, only: int | None = None) -> None:
+        if self._presence.wanted:
+            self._enter(requests)
+            self._presence.keep(requests, only)
+
+    def present(self) -> dict[int, int]:
+        """Return who has a node, as of now. Cost: three round trips."""
+        self._start()
+        self._enter(self._patient)
+        self._patient.sync()
+        brokers = self._presence.read(self._patient, self._watch)
+        created = {broker_path(broker_id): broker.created for broker_id, broker in brokers.items()}
+        self._told = created | {path: self._told[path] for path in (CONTROLLER,) if path in self._told}
+        return {broker_id: broker.incarnation for broker_id, broker in brokers.items()}
+
+    def controller_endpoint(self) -> str:
+        """Return what the active controller wrote into /controller."""
+        self._start()
+        self._enter(self._patient)
+        self._patient.sync()
+        node = self._patient.get(CONTROLLER, self._watch)
+        self._tell_controller(node)
+        if node is None:
+            return ""
+        try:
+            return msgspec.json.decode(node.value, type=ControllerNode).endpoint
+        except msgspec.DecodeError as error:
+            raise StorageError(f"{self._where}{CONTROLLER} can't be read: {error}", path=self._where) from None
+
+    @property
+    def change_fd(self) -> int:
+        """Return what a watch, or the end of a connection, makes readable."""
+        return self._wake_fd
+
+    def wait_for_change(self, timeout_ms: int) -> list[str]:
+        """Wait for a watch, or look twice a second. During an outage nothing changes.
+
+        Raises:
+            StorageError: a node of the tree can't be read.
+        Cost: nothing, if nothing did.
+        """
+        self._start()
+        deadline_ms = now_ms() + timeout_ms
+        poller = select.poll()
+        poller.register(self._wake_fd, select.POLLIN)
+        while True:
+            if self._reign is not None:
+                self._reign.check()
+            if self._drain() or now_ms() >= self._look_at_ms:
+                with contextlib.suppress(Unreachable):
+                    if changed := self._look():
+                        return changed
+            left_ms = deadline_ms - now_ms()
+            if left_ms <= 0:
+                return []
+            poller.poll(min(left_ms, LOOK_MS))
+
+    def _look(self) -> list[str]:
+        """Read what others change and return the paths of what is not as the caller knows it."""
+        self._look_at_ms = now_ms() + LOOK_MS
+        self._enter(self._ask)
+        brokers = self._presence.read(self._ask, self._watch)
+        found = {broker_path(broker_id): broker.created for broker_id, broker in brokers.items()}
+        controller = self._ask.get(CONTROLLER, self._watch)
+        if controller is not None:
+            found[CONTROLLER] = controller.created
+        told, self._told = self._told, found
+        return sorted(path for path in told.keys() | found.keys() if told.get(path) != found.get(path))
+
+    def _tell_controller(self, node: Node | None) -> None:
+        if node is None:
+            self._told.pop(CONTROLLER, None)
+        else:
+            self._told[CONTROLLER] = node.created
+
+    def _watch(self, _: object) -> None:
+        """Called by kazoo; one bound method, so that setting a watch again does not add another."""
+        self._wake()
+
+    def _wake(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_write(self._wake_fd, 1)
+
+    def _drain(self) -> bool:
+        try:
+            return os.eventfd_read(self._wake_fd) > 0
+        except BlockingIOError:
+            return False
+
+    # ---- the keeper --------------------------------------------------------------------------------------------------
+
+    def _start(self) -> None:
+        """Connect, if need be; have the keeper run."""
+        self._session.open()
+        if self._keeper is None or not self._keeper.is_alive():
+            self._closing = threading.Event()
+            self._keeper = threading.Thread(
+                target=self._keep, args=(self._closing,), name="zookeeper-keeper", daemon=True
+            )
+            self._keeper.start()
+
+    def _keep(self, closing: threading.Event) -> None:
+        """Several times a session: renew the lease, finish a resignation, keep the presence of brokers."""
+        reason = ""
+        requests = Requests(self._session)
+        while True:
+            grant = self._session.grant()
+            wait_ms = KEEP_MS_MAX if grant is None else min(KEEP_MS_MAX, grant.session_ms // 6)
+            if closing.wait(wait_ms / 1000):
+                return
+            try:
+                self._session.reopen()
+                if (reign := self._reign) is not None:
+                    reign.renew(requests)
+                self._leave()
+                self._keep_presence(requests)
+            except StorageError as error:
+                if str(error) != reason:
+                    reason = str(error)
+                    log.warning("zookeeper", reason=reason)

@@ -1,0 +1,154 @@
+"""Presence of brokers: an ephemeral node each, kept by the candidate of the broker's machine."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import msgspec
+
+from brokerd.control.zookeeper_session import Grant, Refused, Requests, Session, Unreachable
+from brokerd.control.zookeeper_tree import BROKER_IDS, BrokerNode, Create, Delete, Operation, broker_path
+from ingest.errors import StorageError
+
+_TRIES = 3  # each loses only to another change of the same node
+
+
+@dataclass(frozen=True, slots=True)
+class Present:
+    """A broker that is there; `created` tells this registration from every other."""
+
+    incarnation: int
+    created: int
+
+
+@dataclass(slots=True)
+class _Wish:
+    """What is to be; `done` once it was."""
+
+    incarnation: int | None
+    done: bool = False
+
+
+class Presence:
+    """Keep the nodes of this machine's brokers and read everyone's. Thread: any.
+
+    Of a machine's candidates one registers a broker: the last to do so has its node, and the others warn.
+
+    A node is replaced in one transaction, so that nobody sees a broker gone for the moment between.
+    """
+
+    def __init__(self, session: Session, machine: str) -> None:
+        self._session = session
+        self._machine = machine
+        self._mutex = threading.Lock()
+        self._wishes: dict[int, _Wish] = {}
+        self._sessions: set[int] = set()  # ours, the past ones too
+
+    @property
+    def wanted(self) -> bool:
+        """Whether any broker of this machine is registered, or still to be removed."""
+        return bool(self._wishes)
+
+    def want(self, broker_id: int, incarnation: int | None) -> None:
+        """Note that a broker is here, or (None) is no longer; `keep` makes it so."""
+        with self._mutex:
+            self._wishes[broker_id] = _Wish(incarnation)
+
+    def keep(self, requests: Requests, only: int | None = None) -> None:
+        """Make what is missing, also after the session ended or someone removed it; remove what is too much.
+
+        All brokers of this machine, or one of them.
+
+        A node that this machine's last candidate left is replaced, unless ours was there before it.
+
+        Raises:
+            StorageError: another machine has a broker of this id, or there is no answer: it is for the next time.
+        """
+        refusal: StorageError | None = None
+        with self._mutex:
+            for broker_id, wish in list(self._wishes.items()):
+                if only not in (None, broker_id):
+                    continue
+                try:
+                    if wish.incarnation is None:
+                        self._remove(requests, broker_id)
+                        del self._wishes[broker_id]
+                    else:
+                        self._announce(requests, broker_id, wish.incarnation, take_over=not wish.done)
+                        wish.done = True
+                except StorageError as error:
+                    refusal = error
+        if refusal is not None:
+            raise refusal
+
+    def forget(self) -> None:
+        """Keep no node any more; they go with the session."""
+        with self._mutex:
+            self._wishes.clear()
+
+    def read(self, requests: Requests, watch: Callable[[object], None]) -> dict[int, Present]:
+        """Return who is there; the watch is called when that changes.
+
+        Raises:
+            StorageError: there is no answer, or a node can't be read.
+        """
+        names = requests.children(BROKER_IDS, watch) or []
+        present = {}
+        for name, node in zip(names, requests.get_all(f"{BROKER_IDS}/{name}" for name in names), strict=True):
+            if node is None:  # gone since the names were read
+                continue
+            where = f"{self._session.where}: {BROKER_IDS}/{name}"
+            if not name.isdecimal():
+                raise StorageError(f"{where}: no broker's id; remove the node", path=where)
+            present[int(name)] = Present(_decode(where, node.value).incarnation, node.created)
+        return present
+
+    def _grant(self) -> Grant:
+        grant = self._session.grant()
+        if grant is None:
+            raise Unreachable(f"{self._session.where}: there is no session yet", path=self._session.where)
+        self._sessions.add(grant.session_id)
+        return grant
+
+    def _remove(self, requests: Requests, broker_id: int) -> None:
+        node = requests.get(broker_path(broker_id))
+        if node is not None and node.owner == self._grant().session_id:
+            try:
+                requests.transact([Delete(broker_path(broker_id), node.version)])
+            except Refused:
+                pass  # it went by itself
+
+    def _announce(self, requests: Requests, broker_id: int, incarnation: int, *, take_over: bool) -> None:
+        path = broker_path(broker_id)
+        where = f"{self._session.where}: {path}"
+        value = msgspec.json.encode(BrokerNode(incarnation, self._machine))
+        for _ in range(_TRIES):
+            node = requests.get(path)
+            session_id = self._grant().session_id
+            operations: list[Operation] = [Create(path, value, ephemeral=True)]
+            if node is not None:
+                if node.owner == session_id and node.value == value:
+                    return
+                machine = _decode(where, node.value).machine
+                if node.owner not in self._sessions and not (take_over and machine == self._machine):
+                    raise StorageError(
+                        f"{where} is kept by machine {machine}, not by {self._machine}: if there are two brokers with "
+                        f"id {broker_id}, give one another; if it moved, its old session ends by itself",
+                        path=where,
+                    )
+                operations.insert(0, Delete(path, node.version))
+            try:
+                requests.transact(operations)
+            except Refused:
+                continue
+            return
+        raise StorageError(f"{where} changes all the time: two candidates announce broker {broker_id}", path=where)
+
+
+def _decode(where: str, value: bytes) -> BrokerNode:
+    try:
+        return msgspec.json.decode(value, type=BrokerNode)
+    except msgspec.DecodeError as error:
+        raise StorageError(f"{where} can't be read: {error}", path=where) from None

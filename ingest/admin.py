@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from ingest.client.cluster import ANY_BROKER, Cluster, monotonic_ms
@@ -13,6 +13,7 @@ from ingest.wire.messages import (
     AlterConfig,
     AlterConfigsRequest,
     AlterConfigsResource,
+    AlterPartitionReassignmentsRequest,
     BrokerMetadata,
     ConfigEntry,
     ConfigResource,
@@ -22,10 +23,15 @@ from ingest.wire.messages import (
     DeleteRecordsRequest,
     DeleteTopicsRequest,
     DescribeConfigsRequest,
+    DrainBrokerRequest,
+    ElectionType,
+    ElectLeadersRequest,
     MetadataRequest,
     MetadataResponse,
     NewPartitions,
     NewTopic,
+    PartitionResult,
+    Reassignment,
     ResourceType,
     TopicMetadata,
 )
@@ -114,6 +120,40 @@ class Admin:
         for result in body.topics:
             if not (again and result.error_code == ErrorCode.INVALID_PARTITIONS):
                 _checked(result)
+
+    # ---- leaders and replicas ----------------------------------------------------------------------------------------
+
+    def elect_leaders(
+        self, partitions: Sequence[tuple[str, int]] | None = None, *, unclean: bool = False
+    ) -> list[PartitionResult]:
+        """Give partitions, (topic, partition), back to their preferred leaders; None is all that have another.
+
+        Args:
+            unclean: Elect some replica where nobody may lead; what it lacks is lost.
+        Returns:
+            One result for each partition named, with an error where nothing was to be done or could be.
+        """
+        kind = ElectionType.UNCLEAN if unclean else ElectionType.PREFERRED
+        body = self._ask(ElectLeadersRequest(int(kind), None if partitions is None else list(partitions)))
+        results: list[PartitionResult] = body.partitions
+        return results
+
+    def reassign(self, replicas: Mapping[tuple[str, int], Sequence[int] | None]) -> None:
+        """Move partitions, (topic, partition), to other brokers, the preferred leader first; None cancels a move.
+
+        The answer comes when the moves have begun; they are over when metadata shows nothing that is added or removed.
+
+        Raises:
+            RemoteError: for the first that was refused; the others have begun.
+        """
+        items = [Reassignment(*where, None if to is None else list(to)) for where, to in replicas.items()]
+        for result in self._ask(AlterPartitionReassignmentsRequest(items)).partitions:
+            _checked(result)
+
+    def drain_broker(self, broker_id: int, *, drain: bool = True) -> tuple[int, int]:
+        """Move everything off a broker, or let new replicas come to it again; return how many move, and stay."""
+        body = self._ask(DrainBrokerRequest(broker_id, drain))
+        return body.moving, body.staying
 
     # ---- configs -----------------------------------------------------------------------------------------------------
 

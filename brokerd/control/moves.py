@@ -20,7 +20,7 @@ from ingest.wire.messages import (
 )
 from replicas.balance import can_return, preferred
 from replicas.election import choose, commit, move, settle
-from replicas.placement import next_replica, replication_factor_max
+from replicas.placement import Load, next_replica, replication_factor_max
 from replicas.reassignment import begin, cancel, target
 from replicas.state import NO_LEADER
 
@@ -152,22 +152,26 @@ def drain(cluster: Cluster, request: DrainBrokerRequest) -> tuple[MovesDecision,
     if broker.draining != request.drain:
         decision.changes.append(Put(msgspec.structs.replace(broker, draining=request.drain)))
     moving = staying = 0
+    load = cluster.image.load()
     if request.drain:
         for record in cluster.image.all_partitions():
             if request.broker_id in target(record):
-                moved = _drained(cluster, record, broker, decision)
+                moved = _drained(cluster, record, broker, load, decision)
                 moving, staying = moving + moved, staying + (not moved)
     return decision, moving, staying
 
 
-def _drained(cluster: Cluster, record: PartitionRecord, broker: BrokerRecord, decision: MovesDecision) -> bool:
-    domains, load = cluster.electorates.domains, cluster.image.load()
+def _drained(
+    cluster: Cluster, record: PartitionRecord, broker: BrokerRecord, load: Load, decision: MovesDecision
+) -> bool:
+    domains = cluster.electorates.domains
     stay = [other for other in target(record) if other != broker.broker_id]
     others = [b for b in cluster.image.placeable_brokers() if b != broker.broker_id]
     electorate = cluster.electorates.of(record)
     free = [b for b in others if b not in stay and replication_factor_max([*stay, b], domains) > len(stay)]
     if free:
-        new = next_replica(stay, [*stay, *free], domains, load, start=record.partition) if stay else free[0]
+        new = next_replica(stay, [*stay, *free], domains, load, start=record.partition)
+        load.replicas[new] += 1
         after = begin(record, [new if b == broker.broker_id else b for b in target(record)], electorate)
     else:
         others = [b for b in record.trusted if b != broker.broker_id and b in electorate.usable]

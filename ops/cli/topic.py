@@ -295,6 +295,45 @@ def trim(
         print_table(("TOPIC", "PARTITION", "LOG-START-OFFSET"), [(name, p, o) for p, o in rows])
 
 
+@topic.command()
+@_names_argument
+@click.option("-p", "--partition", "--partitions", "partitions", type=int, multiple=True, help="Of these alone.")
+@click.option(
+    "--replicas",
+    metavar="ID,ID,…",
+    help="Brokers that are to have it, the preferred leader first; of several partitions each begins one further on.",
+)
+@click.option("--cancel", is_flag=True, help="Give up moves that are not over.")
+@click.option("--wait", is_flag=True, help="Return once the moves are over.")
+@bootstrap_option
+@format_option
+def reassign(
+    names: Sequence[str],
+    more_names: Sequence[str],
+    partitions: Sequence[int],
+    replicas: str | None,
+    cancel: bool,
+    wait: bool,
+    data_dir: str | None,
+    bootstrap: str | None,
+    form: str,
+) -> None:
+    """Move partitions to other brokers: the new replicas catch up first, then the old ones go."""
+    from ops.cli.topic_reassign import await_moves, brokers_of, spread
+
+    name = _single(names, more_names)
+    if (replicas is None) != cancel:
+        raise click.UsageError("pass --replicas 1,2,3 to move, or --cancel to give up what moves")
+    with _admin_reporting(data_dir, bootstrap) as admin, reported(_topic_names(admin), wanted=name):
+        found = admin.describe_topic(name).partitions
+        chosen = list(partitions) or [item.partition for item in found if not cancel or item.adding or item.removing]
+        brokers = brokers_of(replicas) if replicas is not None else None
+        admin.reassign({(name, p): spread(brokers, index) for index, p in enumerate(chosen)})
+        if wait:
+            await_moves(admin, name)
+    _say_done(form, {f"{name}-{p}": "stays" if cancel else "moved" if wait else "moves" for p in chosen})
+
+
 def _say_done(form: str, results: Mapping[str, str]) -> None:
     if form == "json":
         click.echo(json.dumps([{"name": name, "result": what} for name, what in results.items()]))

@@ -1,0 +1,103 @@
+"""`forebay cluster …` and `forebay topic reassign` on three brokers, one of which dies."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+
+from ingest import Producer
+from ops.cli.cluster import cluster as cluster_command
+from ops.cli.topic import topic as topic_command
+from tests.cluster import Cluster
+from tests.processes import Processes
+
+
+@pytest.fixture
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    processes = Processes()
+    running = Cluster(processes, tmp_path_factory.mktemp("cluster"), brokers=3)
+    try:
+        running.start()
+        yield running
+    finally:
+        processes.end()
+        running.close()
+
+
+def run(cluster: Cluster, command: click.Command, *arguments: str, code: int = 0) -> Result:
+    result = CliRunner().invoke(command, [*arguments, "--data-dir", cluster.bootstrap])
+    assert result.exit_code == code, f"{result.stdout}{result.stderr}"
+    return result
+
+
+def as_json(cluster: Cluster, command: click.Command, *arguments: str) -> Any:
+    return json.loads(run(cluster, command, *arguments, "--format", "json").stdout)
+
+
+def partitions(cluster: Cluster) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = as_json(cluster, topic_command, "describe", "t")["partitions"]
+    return found
+
+
+def produce(cluster: Cluster, count: int) -> None:
+    with Producer(cluster.bootstrap) as producer:
+        for number in range(count):
+            producer.send("t", b"%d" % number, key=b"%d" % number)
+
+
+def test_partitions_move_with_all_their_records(cluster: Cluster) -> None:
+    run(cluster, topic_command, "create", "t", "-p", "3", "-r", "2")
+    produce(cluster, 300)
+    run(cluster, topic_command, "reassign", "t", "--replicas", "3,1", "--wait")
+    found = partitions(cluster)
+    assert [item["replicas"] for item in found] == [[3, 1], [1, 3], [3, 1]]
+    assert all(sorted(item["isr"]) == [1, 3] for item in found)
+    assert sum(item["high_watermark"] for item in found) == 300
+    refused = run(cluster, topic_command, "reassign", "t", "--replicas", "1,9", code=1)
+    assert "broker 9 is not there" in refused.stderr
+    assert "expected broker ids" in run(cluster, topic_command, "reassign", "t", "--replicas", "x", code=2).stderr
+
+
+def test_a_broker_that_dies_is_seen_and_leadership_comes_back_on_demand(cluster: Cluster) -> None:
+    run(cluster, topic_command, "create", "t", "-p", "3", "-r", "3")
+    produce(cluster, 300)
+    assert run(cluster, cluster_command, "health").stdout == "healthy\n"
+    cluster.kill("broker-2")
+    deadline = time.monotonic() + 10
+    while any(item["leader"] == 2 for item in partitions(cluster)):
+        assert time.monotonic() < deadline
+    sick = run(cluster, cluster_command, "health", code=1).stdout
+    assert "1 brokers down: 2" in sick
+    assert "3 partitions short of copies in sync: t-0, t-1, t-2" in sick
+    cluster.start_broker(2)
+    run(cluster, cluster_command, "health", "--exit-when-healthy")
+    assert not any(item["leader"] == 2 for item in partitions(cluster))
+    assert "1 leaders elected" in run(cluster, cluster_command, "elect-leaders").stdout
+    assert sorted(item["leader"] for item in partitions(cluster)) == [1, 2, 3]
+    assert run(cluster, cluster_command, "elect-leaders", "--topic", "t").stdout == "0 leaders elected\n"
+    produce(cluster, 300)
+    assert sum(item["high_watermark"] for item in partitions(cluster)) == 600
+
+
+def test_a_broker_is_drained_and_shown_as_that(cluster: Cluster) -> None:
+    run(cluster, topic_command, "create", "t", "-p", "6", "-r", "2")
+    produce(cluster, 300)
+    run(cluster, cluster_command, "drain", "3")
+    deadline = time.monotonic() + 10
+    while any(3 in item["replicas"] for item in partitions(cluster)):
+        assert time.monotonic() < deadline, partitions(cluster)
+    by_id = {broker["broker_id"]: broker for broker in as_json(cluster, cluster_command, "info")["brokers"]}
+    assert (by_id[3]["draining"], by_id[3]["replicas"], by_id[3]["leaders"]) == (True, 0, 0)
+    assert "draining" in run(cluster, cluster_command, "info").stdout
+    run(cluster, topic_command, "create", "u", "-p", "6", "-r", "2")
+    assert sum(item["high_watermark"] for item in partitions(cluster)) == 300
+    stays = run(cluster, cluster_command, "drain", "2", code=1)
+    assert "stay: there is no other broker" in stays.stderr
+    run(cluster, cluster_command, "drain", "3", "--undo")
+    assert run(cluster, cluster_command, "drain", "9", code=1).stderr.startswith("Error: INVALID_REQUEST")

@@ -19,4 +19,4 @@ class ControllerConfig(msgspec.Struct, frozen=True, kw_only=True):
     cluster_id: str
     endpoint: str
     broker_configs: dict[str, str] = {}
-    session_timeout_ms: int = 9000
+    session_timeout_ms: int = 2500

@@ -55,8 +55,8 @@ class Appliance:
         """Return the pids of its processes, of one role or all."""
         return [p["pid"] for p in self.status()["processes"] if p["pid"] and role in (None, p["role"])]
 
-    def cpu_seconds(self, role: str = "broker") -> float:
-        """Return the processor time that the processes of a role have used."""
+    def cpu_seconds(self, role: str | None = "broker") -> float:
+        """Return the processor time that the processes of a role have used, or all."""
         return sum(sum(psutil.Process(pid).cpu_times()[:2]) for pid in self.pids(role))
 
 

@@ -32,13 +32,21 @@ SUBSCRIBER = "ops.bench.mqtt_subscriber"
 RECOVER = "ops.bench.recover_worker"
 
 
-def _topic(appliance: Appliance, name: str, durability: str, **configs: str) -> str:
+def create_topic(
+    appliance: Appliance,
+    name: str,
+    durability: str,
+    copies: int = 1,
+    partitions: int = 1,
+    configs: Mapping[str, str] = {},
+) -> str:
+    """Create a topic and return its name."""
     with Admin(str(appliance.data_dir)) as admin:
-        admin.create_topic(name, 1, configs={"durability": durability, **configs})
+        admin.create_topic(name, partitions, copies, configs={"durability": durability, **configs})
     return name
 
 
-def _alternate(runs: int, contenders: Mapping[str, Callable[[int], dict[str, Any]]]) -> dict[str, Any]:
+def alternate(runs: int, contenders: Mapping[str, Callable[[int], dict[str, Any]]]) -> dict[str, Any]:
     """Run the contenders in turn, `runs` times each, and return the medians by name."""
     results: dict[str, list[dict[str, Any]]] = {name: [] for name in contenders}
     for run in range(runs):
@@ -61,7 +69,9 @@ def bench_produce(*, runs: int, seconds: float, size: int, batch_size: int, dura
 
         def contender(how: str, acks: Any) -> Callable[[int], dict[str, Any]]:
             def work(run: int) -> dict[str, Any]:
-                topic = _topic(appliance, f"bench-{how}-{run}", durability, **{"retention.bytes": str(1 << 30)})
+                topic = create_topic(
+                    appliance, f"bench-{how}-{run}", durability, configs={"retention.bytes": str(1 << 30)}
+                )
                 cpu, start = appliance.cpu_seconds(), time.perf_counter()
                 result = run_worker(PRODUCE, how=how, topic=topic, records=records[how], acks=acks, **common)
                 result["broker_cpu_cores"] = (appliance.cpu_seconds() - cpu) / (time.perf_counter() - start)
@@ -74,7 +84,7 @@ def bench_produce(*, runs: int, seconds: float, size: int, batch_size: int, dura
         contenders = {"send": contender("send", "all"), "send_arrays": contender("send_arrays", "all")}
         if importlib.util.find_spec("confluent_kafka"):
             contenders["confluent_kafka"] = contender("confluent_kafka", "all")
-        results = _alternate(runs, contenders)
+        results = alternate(runs, contenders)
         limits = machine_limits(appliance.data_dir)
     if "confluent_kafka" in results:
         del results["confluent_kafka"]["broker_cpu_cores"]
@@ -94,7 +104,7 @@ def bench_consume(*, runs: int, seconds: float, size: int, batch_size: int) -> A
     """Reading a topic of the page cache's size: arrays and records from the mapping, arrays over ZeroMQ."""
     total = int(1_500_000 * seconds * 100 / max(100, size))
     with running_appliance("--brokers", "1") as appliance:
-        topic = _topic(appliance, "bench-consume", "os")
+        topic = create_topic(appliance, "bench-consume", "os")
         directory = str(appliance.data_dir)
         fill = run_worker(
             PRODUCE, how="send_arrays", data_dir=directory, topic=topic, records=total, size=size,
@@ -107,7 +117,7 @@ def bench_consume(*, runs: int, seconds: float, size: int, batch_size: int) -> A
                 fetch=8 << 20,
             )  # fmt: skip
 
-        results = _alternate(
+        results = alternate(
             runs,
             {
                 "poll_arrays_mapped": contender("poll_arrays", True),
@@ -126,7 +136,7 @@ def bench_latency(*, runs: int, seconds: float, size: int, rate: int) -> Any:
 
         def contender(durability: str, local: bool) -> Callable[[int], dict[str, Any]]:
             def work(run: int) -> dict[str, Any]:
-                topic = _topic(appliance, f"bench-{durability}-{local}-{run}", durability)
+                topic = create_topic(appliance, f"bench-{durability}-{local}-{run}", durability)
                 return run_worker(
                     LATENCY, data_dir=str(appliance.data_dir), topic=topic, rate=rate, records=int(rate * seconds),
                     size=size, local=local,
@@ -134,7 +144,7 @@ def bench_latency(*, runs: int, seconds: float, size: int, rate: int) -> Any:
 
             return work
 
-        results = _alternate(
+        results = alternate(
             runs,
             {"os": contender("os", True), "fsync": contender("fsync", True), "os_zeromq": contender("os", False)},
         )
@@ -166,7 +176,7 @@ def bench_mqtt(*, runs: int, seconds: float, size: int, connections: int, window
         contenders = {"gateway": gateway}
         if shutil.which("mosquitto", path=os.environ.get("PATH", "") + ":/usr/sbin"):
             contenders["mosquitto"] = mosquitto
-        results = _alternate(runs, contenders)
+        results = alternate(runs, contenders)
         limits = machine_limits(appliance.data_dir)
     if "mosquitto" in results:
         ours, peer = results["gateway"]["pubacks_per_s"], results["mosquitto"]
@@ -182,7 +192,7 @@ def bench_recover(*, runs: int, gigabytes: float) -> Any:
     try:
         with running_appliance("--brokers", "3", data_dir=directory) as appliance:
             up_seconds = appliance.up_seconds
-            topic = _topic(appliance, "bench-recover", "fsync")
+            topic = create_topic(appliance, "bench-recover", "fsync")
             wanted = int(gigabytes * 1e9 / 1024)
             fill = run_worker(
                 PRODUCE, how="send_arrays", data_dir=str(directory), topic=topic, records=wanted, size=1024,

@@ -29,7 +29,7 @@ def main(arguments: dict[str, Any]) -> dict[str, Any]:
         killed = 0.0
         while (now := time.monotonic()) < start + arguments["seconds"]:
             if not killed and now > start + 0.5:
-                os.kill(arguments["pid"], signal.SIGKILL)
+                os.kill(arguments["pid"], arguments.get("signal", signal.SIGKILL))
                 killed = time.monotonic()
             producer.send(
                 arguments["topic"],

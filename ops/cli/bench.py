@@ -84,6 +84,26 @@ def mqtt(**options: Any) -> None:
 
 
 @bench.command()
+@_options(seconds=3.0)
+@click.option("--rate", default=1000, show_default=True, help="Records per second, for latency.")
+def replication(**options: Any) -> None:
+    """send() with acks=all and three copies beside acks=1 and one; latency with three copies."""
+    from ops.bench.replication import bench_replication
+
+    _print(bench_replication(**options))
+
+
+@bench.command()
+@click.option("--kills", default=50, show_default=True, help="Leaders killed under load, one after the other.")
+@click.option("--partitions", default=1000, show_default=True, help="Of the topic whose leaders die at once.")
+def failover(**options: Any) -> None:
+    """The gap in acknowledgements that a killed or stopped leader leaves, with three copies."""
+    from ops.bench.replication import bench_failover
+
+    _print(bench_failover(**options))
+
+
+@bench.command()
 @click.option("--runs", default=5, show_default=True)
 @click.option("--gigabytes", default=10.0, show_default=True, help="Stored before a broker is killed.")
 def recover(**options: Any) -> None:

@@ -46,6 +46,7 @@ def config(tmp_path: Path) -> ControllerConfig:
         directory=str(tmp_path / "controller"),
         cluster_id=CLUSTER_ID,
         endpoint=f"ipc://{tmp_path}/controller.sock",
+        session_timeout_ms=9000,
     )
 
 

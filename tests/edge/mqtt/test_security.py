@@ -59,7 +59,7 @@ def test_without_the_right_password_nobody_comes_in(
         packet = device.receive()
         assert packet is not None
         assert packet[1][:2] == refusal
-        assert time.monotonic() - began >= 0.05
+        assert time.monotonic() - began >= 0.045  # a timer may fire within its clock's resolution
         assert device.receive() is None
         assert gateway.stats().auth_failures_total == 1
         assert gateway.stats().received_total == 0

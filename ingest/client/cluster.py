@@ -23,7 +23,7 @@ from ingest.errors import ForebayError, ProtocolError, RequestTimedOut, Transpor
 from ingest.limits import LIMITS
 from ingest.machine import machine_id
 from ingest.wire.frames import api_key_of, decode_body, encode_request
-from ingest.wire.messages import BrokerMetadata, Message, MetadataRequest, MetadataResponse, TopicMetadata
+from ingest.wire.messages import ApiKey, BrokerMetadata, Message, MetadataRequest, MetadataResponse, TopicMetadata
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -34,7 +34,9 @@ RETRY_MS = 20  # between two tries to learn metadata: a broker restarts in 100 t
 BOOTSTRAP_TIMEOUT_MS = 500
 CREATION_TIMEOUT_MS = 1_000
 SILENCE_MS = 3_000
+SLOW_MS = 1_000  # without an answer for so long: perhaps the broker stands still, and others know who took its place
 ANY_BROKER = -1
+_MAY_WAIT = (ApiKey.METADATA, ApiKey.FETCH)
 NAMES_CHARS_MAX = 32_768  # of topics in one request, whose header may take 64 KiB
 
 
@@ -52,9 +54,10 @@ OnDone = Callable[[Answered], None]
 
 
 class _UnderWay:
-    __slots__ = ("api_key", "connection", "deadline_ms", "lost", "on_done")
+    __slots__ = ("api_key", "connection", "deadline_ms", "lost", "on_done", "sent_ms")
 
-    def __init__(self, api_key: int, connection: Connection, deadline_ms: int, on_done: OnDone) -> None:
+    def __init__(self, api_key: int, connection: Connection, sent_ms: int, deadline_ms: int, on_done: OnDone) -> None:
+        self.sent_ms = sent_ms
         self.api_key = api_key
         self.connection = connection
         self.lost = connection.lost
@@ -130,6 +133,8 @@ class Cluster:
         self._silence_told = False
         self._unsure: dict[Connection, None] = {}  # sent to since they were polled: that can swallow an answer's signal
         self._next_deadline_ms = 0
+        self._silent: dict[Connection, int] = {}  # when they were last found not to answer
+        self._look_ms = 0
 
     @property
     def closed(self) -> bool:
@@ -172,8 +177,9 @@ class Cluster:
         if not connection.send(header, payload):
             return False
         if on_done is not None:
-            deadline_ms = (monotonic_ms() if now_ms is None else now_ms) + timeout_ms
-            self._under_way[number] = _UnderWay(api_key_of(body), connection, deadline_ms, on_done)
+            sent_ms = monotonic_ms() if now_ms is None else now_ms
+            deadline_ms = sent_ms + timeout_ms
+            self._under_way[number] = _UnderWay(api_key_of(body), connection, sent_ms, deadline_ms, on_done)
             self._next_deadline_ms = min(self._next_deadline_ms, deadline_ms)
         return True
 
@@ -209,6 +215,7 @@ class Cluster:
             lost = connection.lost
             for response in connection.poll(watch=watch):
                 waiting = self._under_way.pop(response.correlation_id, None)
+                self._silent.pop(connection, None)
                 if waiting is None:
                     continue
                 try:
@@ -219,12 +226,27 @@ class Cluster:
                 waiting.on_done(Answered(body, response.payload, None))
             if connection.lost != lost:
                 self._give_up(lambda waiting, gone=connection: waiting.connection is gone and waiting.lost != gone.lost)  # type: ignore[misc]
+        if now_ms >= self._look_ms:
+            self._look_ms = now_ms + SLOW_MS // 2
+            self._look_for_silence(now_ms)
         if now_ms >= self._next_deadline_ms:
             self._give_up(lambda waiting: waiting.deadline_ms <= now_ms)
             self._next_deadline_ms = min(
                 (waiting.deadline_ms for waiting in self._under_way.values()), default=now_ms + 60_000
             )
         self._keep_metadata(now_ms)
+
+    def _look_for_silence(self, now_ms: int) -> None:
+        """Ask others who leads now, where a broker does not answer a request that should not wait."""
+        for waiting in self._under_way.values():
+            connection = waiting.connection
+            if (
+                now_ms - waiting.sent_ms >= SLOW_MS
+                and waiting.api_key not in _MAY_WAIT
+                and now_ms - self._silent.get(connection, -SLOW_MS) >= SLOW_MS
+            ):
+                self._silent[connection] = now_ms
+                self.refresh()
 
     def _to_poll(self) -> list[tuple[Connection, bool]]:
         """Return the connections that may have something, and whether it may be news of their broker."""
@@ -383,7 +405,8 @@ class Cluster:
         for endpoint in endpoints:
             self._open(endpoint)
         connected = [self._connections[endpoint] for endpoint in endpoints if self._connections[endpoint].connected]
-        return random.choice(connected) if connected else None
+        talking = [connection for connection in connected if connection not in self._silent]
+        return random.choice(talking or connected) if connected else None
 
     def _open(self, endpoint: str) -> Connection:
         connection = self._connections.get(endpoint)

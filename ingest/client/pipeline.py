@@ -18,7 +18,7 @@ from ingest.client.sender import (
     Sender,
     SendProduce,
 )
-from ingest.errors import ForebayError, RequestTimedOut
+from ingest.errors import ForebayError, RequestTimedOut, TransportError
 from ingest.wire.codes import ErrorCode, error_from_code
 from ingest.wire.messages import InitProducerIdRequest, ProducedPartition, ProducePartition, ProduceRequest
 
@@ -26,6 +26,17 @@ log = logging.getLogger("forebay.producer")
 
 REQUEST_TIMEOUT_MS = 30_000
 PRODUCER_ID_TIMEOUT_MS = 2_000
+
+
+class _UnderWay:
+    """A produce request without an answer yet; `given_up` are batches that went to another broker since."""
+
+    __slots__ = ("batches", "broker_id", "given_up")
+
+    def __init__(self, broker_id: int, batches: list[ProducerBatch]) -> None:
+        self.broker_id = broker_id
+        self.batches = batches
+        self.given_up: set[ProducerBatch] = set()
 
 
 class Pipeline:
@@ -49,6 +60,7 @@ class Pipeline:
         self.batches_total = 0
         self.batch_bytes_total = 0
         self._acks = acks
+        self._under_way: set[_UnderWay] = set()
         self.held_timeout_ms = held_timeout_ms
         self._held = 0
         self._calling_back: set[int] = set()  # threads
@@ -195,6 +207,20 @@ class Pipeline:
                     self._apply(self.sender.retire(queue, gone), monotonic_ms())
                 if topic.held:
                     self.release(topic)
+        self._leave_deposed()
+
+    def _leave_deposed(self) -> None:
+        """Send what is under way to a broker that leads no longer to the one that does: it may never answer."""
+        now_ms = monotonic_ms()
+        for request in list(self._under_way):
+            moved = [
+                batch
+                for batch in request.batches
+                if batch.queue.leader != request.broker_id and batch not in request.given_up
+            ]
+            if moved:
+                request.given_up.update(moved)
+                self._apply(self.sender.on_failed(moved, TransportError("another broker leads now"), now_ms), now_ms)
 
     def _apply(self, effects: Sequence[Effect], now_ms: int) -> None:
         for effect in effects:
@@ -212,6 +238,7 @@ class Pipeline:
 
     def _send_produce(self, effect: SendProduce, now_ms: int) -> None:
         batches = effect.batches
+        request = _UnderWay(effect.broker_id, batches)
         partitions = []
         for batch in batches:
             self.reserve(batch, batch.size)
@@ -220,10 +247,15 @@ class Pipeline:
 
         def on_done(answered: Answered) -> None:
             now = monotonic_ms()
-            if answered.error is None:
-                self._apply(self.sender.on_produced(batches, answered.body.partitions, now), now)
+            self._under_way.discard(request)
+            error, answers = answered.error, [] if answered.error else answered.body.partitions
+            if error is None and len(answers) != len(batches):
+                error = TransportError("an answer for another number of partitions")
+            if error is None:
+                pairs = [(b, a) for b, a in zip(batches, answers, strict=True) if b not in request.given_up]
+                self._apply(self.sender.on_produced([b for b, _ in pairs], [a for _, a in pairs], now), now)
             else:
-                self._apply(self.sender.on_failed(batches, answered.error, now), now)
+                self._apply(self.sender.on_failed([b for b in batches if b not in request.given_up], error, now), now)
 
         if not self.cluster.send(
             effect.broker_id,
@@ -235,6 +267,8 @@ class Pipeline:
         ):
             self.sender.not_sent(batches, now_ms)
             return
+        if self._acks:
+            self._under_way.add(request)
         self.batches_total += len(batches)
         for batch in batches:
             self.records_total += batch.count

@@ -91,11 +91,12 @@ class Pulled:
 class _UnderWay:
     number: int
     deadline_ms: int
-    ends: dict[Key, tuple[int, int]]
 
 
 class Puller:
     """Follow what one broker leads. Thread: the owner's.
+
+    A fetch costs by the number of partitions that have news, not by those that are followed.
 
     Attributes:
         followed: By partition.
@@ -111,7 +112,10 @@ class Puller:
         self._number = 0
         self._session_id = 0
         self._session_epoch = 0
-        self._told: dict[Key, FetchPartition] = {}
+        self._told: dict[Key, FetchPartition] = {}  # the positions the leader has
+        self._stale: dict[Key, None] = {}  # whose position may be another by now
+        self._dropped: dict[Key, None] = {}  # told, and not asked for any more
+        self._resting: dict[Key, None] = {}  # refused, and left out for a while
         self._unsettled: set[Key] = set()
         self._interrupted = False
         self._retry_at_ms = 0
@@ -123,13 +127,29 @@ class Puller:
     def follow(self, key: Key, followed: Followed) -> None:
         """Follow a partition from now on, under a newer leader epoch if it was followed already."""
         self.followed[key] = followed
+        self._resting.pop(key, None)
         self._unsettled.add(key)
+        self._stale[key] = None
         self._interrupted = self._under_way is not None
 
     def forget(self, key: Key) -> None:
         """Follow a partition no longer; an answer under way counts for nothing."""
         self.followed.pop(key, None)
         self._unsettled.discard(key)
+        self._resting.pop(key, None)
+        self._leave_out(key)
+
+    def set_durable(self, key: Key, durable: bool) -> None:
+        """Follow a change of the topic's durability: what is on the disk counts from now on, or does not."""
+        if self.followed[key].durable != durable:
+            self.followed[key].durable = durable
+            self._unsettled.add(key)
+            self._stale[key] = None
+
+    def _leave_out(self, key: Key) -> None:
+        self._stale.pop(key, None)
+        if self._told.pop(key, None) is not None:
+            self._dropped[key] = None
 
     # ---- out
 
@@ -143,30 +163,36 @@ class Puller:
             # The fetch under way waits for other partitions, perhaps for long. Its answer will count for nothing, so
             # the leader must hear all positions again.
             self._under_way, self._session_epoch = None, 0
-        wanted = {
-            key: self._position(key, followed)
-            for key, followed in self.followed.items()
-            if not followed.offline and followed.retry_at_ms <= now_ms
-        }
-        if not wanted:
-            return None
+        for key in [key for key in self._resting if self.followed[key].retry_at_ms <= now_ms]:
+            del self._resting[key]
+            self._stale[key] = None
         if self._session_epoch == 0:
             self._session_id += 1
             self._told.clear()
-        forgotten = [key for key in self._told if key not in wanted]
-        news = [position for key, position in wanted.items() if self._told.get(key) != position]
+            self._dropped.clear()
+            self._stale = {key: None for key, followed in self.followed.items() if not followed.offline}
+            for key in self._resting:
+                self._stale.pop(key, None)
+        news = []
+        for key in self._stale:
+            position = self._position(key, self.followed[key])
+            if self._told.get(key) != position:
+                self._told[key] = position
+                self._dropped.pop(key, None)
+                news.append(position)
+        self._stale.clear()
+        if not self._told:
+            return None
+        forgotten, self._dropped = list(self._dropped), {}
         session = FetchSession(self._broker_id, broker_epoch, self._session_id, self._session_epoch, forgotten)
         self._session_epoch += 1
-        self._told = wanted
-        self._interrupted = False
         self._number += 1
+        self._interrupted = False
         wait_ms = self.settings.wait_max_ms
-        retry_at_ms = min((f.retry_at_ms for f in self.followed.values() if f.retry_at_ms > now_ms), default=None)
-        if retry_at_ms is not None:
-            wait_ms = min(wait_ms, max(1, retry_at_ms - now_ms))
+        if self._resting:
+            wait_ms = min(wait_ms, max(1, self._rested_ms() - now_ms))
         timeout_ms = wait_ms + self.settings.grace_ms
-        ends = {key: (self.followed[key].leader_epoch, position.offset) for key, position in wanted.items()}
-        self._under_way = _UnderWay(self._number, now_ms + timeout_ms, ends)
+        self._under_way = _UnderWay(self._number, now_ms + timeout_ms)
         return self._number, FetchRequest(wait_ms, 1, self.settings.bytes_max, news, session), timeout_ms
 
     def _settled(self) -> bool:
@@ -175,6 +201,9 @@ class Puller:
                 key for key in self._unsettled if (f := self.followed.get(key)) is not None and not f.settled
             }
         return not self._unsettled
+
+    def _rested_ms(self) -> int:
+        return min(self.followed[key].retry_at_ms for key in self._resting)
 
     def _position(self, key: Key, followed: Followed) -> FetchPartition:
         log = followed.log
@@ -191,10 +220,11 @@ class Puller:
         """Return when `request` or `expire` has something to do at the latest, None: after an answer or a flush."""
         if self._under_way is not None and not self._interrupted:
             return self._under_way.deadline_ms
-        if self._unsettled or not self.followed:
+        if self._unsettled:
             return None
-        retries = [f.retry_at_ms for f in self.followed.values() if not f.offline]
-        return max(self._retry_at_ms, min(retries)) if retries else None
+        if self._told or self._stale:
+            return self._retry_at_ms
+        return max(self._retry_at_ms, self._rested_ms()) if self._resting else None
 
     # ---- in
 
@@ -236,9 +266,13 @@ class Puller:
         for result in response.partitions:
             key = (result.topic_id, result.partition)
             followed = self.followed.get(key)
+            told = self._told.get(key)
             if result.error_code or result.diverging_end_offset >= 0:
                 self._told.pop(key, None)  # the leader has dropped the position, and wants to hear it again
-            if followed is None or followed.offline or not self._is_current(under_way, key, followed, result):
+            if followed is None or followed.offline:
+                continue
+            self._stale[key] = None
+            if told is None or not self._is_current(told, followed, result):
                 continue
             try:
                 self._take(key, followed, result, payload, now_ms, wall_ms, pulled)
@@ -251,9 +285,9 @@ class Puller:
                 self._refuse(key, followed, now_ms)
         return pulled
 
-    def _is_current(self, under_way: _UnderWay, key: Key, followed: Followed, result: FetchedPartition) -> bool:
+    def _is_current(self, told: FetchPartition, followed: Followed, result: FetchedPartition) -> bool:
         """Tell whether the answer is about the log as it is now, from the leader that is followed."""
-        return under_way.ends.get(key) == (followed.leader_epoch, followed.log.end_offset) and (
+        return (told.leader_epoch, told.offset) == (followed.leader_epoch, followed.log.end_offset) and (
             bool(result.error_code) or result.leader_epoch == followed.leader_epoch
         )
 
@@ -301,6 +335,7 @@ class Puller:
         log = followed.log
         if isinstance(action, GoOffline):
             followed.offline = action.reason
+            self._leave_out(key)
             pulled.offline.append((key, action.reason))
         elif action is None or log.flush_under_way:  # what is being flushed may be what has to go: ask again after that
             self._refuse(key, followed, now_ms)
@@ -316,4 +351,6 @@ class Puller:
     def _refuse(self, key: Key, followed: Followed, now_ms: int) -> None:
         """Leave a partition out for a while; its position is told anew after that."""
         followed.refusals += 1
+        self._leave_out(key)
+        self._resting[key] = None
         followed.retry_at_ms = now_ms + min(REFUSED_RETRY_MS_MAX, RETRY_MS << min(followed.refusals - 1, 6))

@@ -266,7 +266,7 @@ class HostedPartitions:
             and known is not None
             and (puller.leader_id, known.leader_epoch) == (item.leader, item.leader_epoch)
         ):
-            known.durable = hosted.durable
+            puller.set_durable(key, hosted.durable)
             return
         self._stop_following(key)
         hosted.follow(item.leader_epoch)

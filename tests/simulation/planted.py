@@ -120,8 +120,8 @@ def late_diverging_reply_applied(patch: pytest.MonkeyPatch) -> None:
 
     def on_answer(self: Puller, number: int, *args: Any, **options: Any) -> Any:
         if self._under_way is None or self._under_way.number != number:
-            ends = {key: (f.leader_epoch, f.log.end_offset) for key, f in self.followed.items()}
-            self._under_way = puller_module._UnderWay(number, 2**62, ends)
+            self._under_way = puller_module._UnderWay(number, 2**62)
+            self._told = {key: self._position(key, f) for key, f in self.followed.items()}
         return original(self, number, *args, **options)
 
     def on_diverged(log: Any, epoch: int, end_offset: int, *, unclean_epoch: int = -1) -> Any:

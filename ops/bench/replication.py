@@ -65,6 +65,7 @@ def bench_failover(*, kills: int, partitions: int) -> Any:
         topic = create_topic(appliance, "bench-failover", "fsync", COPIES)
         killed = [_gap_ms(appliance, topic, signal.SIGKILL) for _ in range(kills)]
         stopped = [_gap_ms(appliance, topic, signal.SIGSTOP) for _ in range(3)]
+        _await_healthy(appliance)
         many = create_topic(appliance, "bench-many", "fsync", COPIES, partitions)
         _await_healthy(appliance)
         time.sleep(2)

@@ -13,7 +13,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -173,6 +174,19 @@ class Cluster:
         for path in self.run_dir.iterdir():
             path.unlink()
         self.run_dir.rmdir()
+
+
+@contextmanager
+def running_cluster(directory: Path, brokers: int = 1) -> Iterator[Cluster]:
+    """Start a cluster, and end every process of it however the test ends."""
+    processes = Processes()
+    running = Cluster(processes, directory, brokers)
+    try:
+        running.start()
+        yield running
+    finally:
+        processes.end()
+        running.close()
 
 
 def main() -> None:

@@ -38,7 +38,7 @@ def compare_copies(tree: ProcessTree, topic: str) -> list[str]:
             theirs = {offset: data for offset, data in found.items() if start <= offset <= end}
             if mine != theirs:
                 problems.append(f"{topic}-{partition.partition}: brokers {first} and {broker} differ")
-            if abs(len(expected) - len(found)) and not end:
+            if bool(expected) != bool(found):
                 problems.append(f"{topic}-{partition.partition}: broker {first} or {broker} holds nothing")
     return problems
 

@@ -7,28 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster import Cluster
-from tests.processes import Processes
+from tests.cluster import Cluster, running_cluster
 
 
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """Two brokers that no test harms."""
-    yield from _running(tmp_path_factory.mktemp("cluster"), brokers=2)
+    with running_cluster(tmp_path_factory.mktemp("cluster"), brokers=2) as running:
+        yield running
 
 
 @pytest.fixture
 def own_cluster(tmp_path: Path) -> Iterator[Cluster]:
     """One broker, to kill and stop."""
-    yield from _running(tmp_path, brokers=1)
-
-
-def _running(directory: Path, brokers: int) -> Iterator[Cluster]:
-    processes = Processes()
-    running = Cluster(processes, directory, brokers)
-    try:
-        running.start()
+    with running_cluster(tmp_path) as running:
         yield running
-    finally:
-        processes.end()
-        running.close()

@@ -11,22 +11,15 @@ from pathlib import Path
 import pytest
 
 from ingest import Admin, Consumer, Producer
-from tests.cluster import Cluster
-from tests.processes import Processes
+from tests.cluster import Cluster, running_cluster
 
 GAP_S = 5.0  # the session time is 2.5 s, and requests wait for 30 s
 
 
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[Cluster]:
-    processes = Processes()
-    running = Cluster(processes, tmp_path, brokers=3)
-    try:
-        running.start()
+    with running_cluster(tmp_path, brokers=3) as running:
         yield running
-    finally:
-        processes.end()
-        running.close()
 
 
 def leader_of(cluster: Cluster) -> int:

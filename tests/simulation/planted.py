@@ -59,7 +59,6 @@ def same_epoch_after_restart(patch: pytest.MonkeyPatch) -> None:
         self.leader_epoch = leader_epoch
 
     patch.setattr(registration, "come_back", come_back)
-    patch.setattr(registration, "_refused_epochs", None, raising=False)
     patch.setattr(SimLog, "become_leader", become_leader)
     original = registration.settle_all
     patch.setattr(
@@ -312,21 +311,10 @@ def failed_flush_forgotten_by_the_next_process(patch: pytest.MonkeyPatch) -> Non
     def salvage(self: SimDirectory) -> None:
         self.disk.failed = False
 
-    def run(self: Flush) -> int:
-        if not self.log.disk.failing:
-            end_offset = self.end_offset
-            _FLUSH_RUN(self)
-            return end_offset
-        return _FLUSH_RUN(self)
-
     patch.setattr(SimDirectory, "salvage", salvage)
-    patch.setattr(Flush, "run", run)
     patch.setattr(
         registration, "come_back", lambda state, broker, intact: election.come_back(state, broker, intact=True)
     )
-
-
-_FLUSH_RUN = Flush.run
 
 
 @plant(faults={**NO_FAULTS, "chase": 0.6, "kill": 0.3}, fetch_bytes=300, slow_ms=40)

@@ -14,20 +14,13 @@ from click.testing import CliRunner, Result
 from ingest import Producer
 from ops.cli.cluster import cluster as cluster_command
 from ops.cli.topic import topic as topic_command
-from tests.cluster import Cluster
-from tests.processes import Processes
+from tests.cluster import Cluster, running_cluster
 
 
 @pytest.fixture
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    processes = Processes()
-    running = Cluster(processes, tmp_path_factory.mktemp("cluster"), brokers=3)
-    try:
-        running.start()
+    with running_cluster(tmp_path_factory.mktemp("cluster"), brokers=3) as running:
         yield running
-    finally:
-        processes.end()
-        running.close()
 
 
 def run(cluster: Cluster, command: click.Command, *arguments: str, code: int = 0) -> Result:

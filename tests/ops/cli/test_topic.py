@@ -20,7 +20,7 @@ from click.testing import CliRunner, Result
 from ingest import Consumer, Producer
 from ingest.discovery import read_appliance, write_appliance
 from ops.cli.topic import topic
-from tests.cluster import Cluster
+from tests.cluster import Cluster, running_cluster
 from tests.processes import Processes
 
 COMMAND = [sys.executable, "-m", "ops.cli.main", "topic"]
@@ -28,14 +28,8 @@ COMMAND = [sys.executable, "-m", "ops.cli.main", "topic"]
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    processes = Processes()
-    running = Cluster(processes, tmp_path_factory.mktemp("cluster"), brokers=2)
-    try:
-        running.start()
+    with running_cluster(tmp_path_factory.mktemp("cluster"), brokers=2) as running:
         yield running
-    finally:
-        processes.end()
-        running.close()
 
 
 class Shell:

@@ -76,15 +76,12 @@ class Pulled:
         appended: Partitions that got records, to be flushed where that is awaited.
         changed: Partitions whose log was cut, or whose marks moved.
         offline: Partitions that can't be followed, with the reason.
-        stale: What is known of the cluster is old, here or at the leader.
     """
 
     appended: list[Key] = field(default_factory=list)
     changed: list[Key] = field(default_factory=list)
     offline: list[tuple[Key, str]] = field(default_factory=list)
     records: int = 0
-    bytes: int = 0
-    stale: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +116,6 @@ class Puller:
         self._unsettled: set[Key] = set()
         self._interrupted = False
         self._retry_at_ms = 0
-        self.answered_ms = -1
         self.corrupt = 0
 
     # ---- what is followed
@@ -242,12 +238,10 @@ class Puller:
         self._under_way = None
         self._session_epoch = 0
 
-    def on_refused(self, number: int, now_ms: int) -> Pulled:
+    def on_refused(self, number: int, now_ms: int) -> None:
         """The leader refused the whole fetch."""
-        if self._under_way is None or self._under_way.number != number:
-            return Pulled()
-        self.on_lost(now_ms)
-        return Pulled(stale=True)
+        if self._under_way is not None and self._under_way.number == number:
+            self.on_lost(now_ms)
 
     def on_answer(
         self, number: int, response: FetchResponse, payload: Sequence[Buffer], *, now_ms: int, wall_ms: int
@@ -262,7 +256,6 @@ class Puller:
         if under_way is None or under_way.number != number:
             return pulled
         self._under_way = None
-        self.answered_ms = now_ms
         for result in response.partitions:
             key = (result.topic_id, result.partition)
             followed = self.followed.get(key)
@@ -306,7 +299,6 @@ class Puller:
             self._act(key, followed, on_out_of_range(log, result.log_start_offset), now_ms, pulled)
             return
         if result.error_code:
-            pulled.stale = True
             self._refuse(key, followed, now_ms)
             return
         if result.diverging_end_offset >= 0:
@@ -319,7 +311,6 @@ class Puller:
         if 0 <= result.frame < min(len(payload), LIMITS.payload_frames_max):
             batches = payload[result.frame]
             pulled.records += log.append_replicated(batches, wall_ms=wall_ms)
-            pulled.bytes += memoryview(batches).nbytes
             pulled.appended.append(key)
             self._unsettled.add(key)
         marks = (log.high_watermark, log.start_offset)

@@ -68,7 +68,6 @@ STALL_MS = 2000  # the loop gives an event twice a second; after a longer gap he
 COMMIT_RETRY_MS = 1000  # a full disk does not get better at once
 PRODUCER_IDS_COUNT = 1000
 Key = tuple[bytes, int]
-NO_ENDS: Mapping[Key, tuple[int, int]] = {}
 PATIENCE_MS = 30_000  # how long a partition waits for a replica that may know more than those that came back
 SERVED = (
     ApiKey.METADATA,
@@ -262,7 +261,7 @@ class Controller:
         *,
         gone: Collection[int] = (),
         come: int | None = None,
-        ends: Mapping[Key, tuple[int, int]] = NO_ENDS,
+        ends: Mapping[Key, tuple[int, int]] | None = None,
     ) -> Electorates:
         """Return who can elect and be elected: without those that are gone, with the one that comes.
 
@@ -272,7 +271,7 @@ class Controller:
 
         def ends_of(topic_id: bytes, partition: int, leader_epoch: int) -> dict[int, tuple[int, int]]:
             known = self._sessions.ends(topic_id, partition, leader_epoch)
-            if come is not None and ends is not NO_ENDS:
+            if come is not None and ends is not None:
                 known[come] = ends.get((topic_id, partition), (-1, 0))
             return known
 

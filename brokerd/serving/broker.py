@@ -148,7 +148,6 @@ class _Loop:
                 return True
             self._stop_at_ms = now_ms + SHUTDOWN_MS_MAX
             self._poller.unregister(self._lifeline.stop_fd)
-            self._poller.register(self._lifeline.stop_fd, 0)
             handler.shut_down(now_ms)
         return now_ms >= self._stop_at_ms or handler.remaining == len(handler.partitions.led())
 

@@ -43,7 +43,7 @@ class InSyncSets:
             if proposal is not None:
                 self.shrinks += not set(leadership.state.isr) <= set(proposal.isr)
                 self.expands += not set(proposal.isr) <= set(leadership.state.isr)
-                self._proposals[partition.log.topic_id, partition.log.partition] = (partition, proposal)
+                self._proposals[partition.key] = (partition, proposal)
 
     def is_due(self, now_ms: int) -> bool:
         """Tell whether it is time to look at all partitions."""

@@ -49,6 +49,11 @@ class Partition:
         self._count = 0
 
     @property
+    def key(self) -> tuple[bytes, int]:
+        """(topic id, partition)."""
+        return self.log.topic_id, self.log.partition
+
+    @property
     def durable(self) -> bool:
         """Whether an acknowledgement waits for the disk."""
         return self.log.config.durability == "fsync"

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 
 import zmq
 
-from ingest.client.connection import Connection
+from ingest.client.connection import Connection, nearest_endpoint
 from ingest.wire.frames import Response
 from ingest.wire.messages import BrokerMetadata
 
@@ -23,7 +22,7 @@ class PeerConnections:
 
     def send(self, broker: BrokerMetadata, header: bytes) -> bool:
         """Send one message; False: there is no connection yet, or no more."""
-        endpoint = self._endpoint_of(broker)
+        endpoint = nearest_endpoint(broker.peer_endpoints, broker.machine, self._machine)
         if endpoint is None:
             return False
         connection = self._connections.get(broker.broker_id)
@@ -35,14 +34,6 @@ class PeerConnections:
             for socket in connection.sockets:
                 self._poller.register(socket, zmq.POLLIN)
         return connection.send(header)
-
-    def _endpoint_of(self, broker: BrokerMetadata) -> str | None:
-        for endpoint in broker.peer_endpoints:
-            if not endpoint.startswith("ipc://"):
-                return endpoint
-            if broker.machine == self._machine and os.access(endpoint.removeprefix("ipc://"), os.W_OK):
-                return endpoint
-        return None
 
     def poll(self) -> Iterator[tuple[int, list[Response], bool]]:
         """Yield (broker id, answers that came, whether the connection has ended since the last look)."""

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from brokerd.serving.deadlines import Deadlines
 from brokerd.serving.outbox import Outbox, Peer
 from brokerd.serving.partition import Find, Partition
@@ -165,7 +167,7 @@ class ReplicaFetchRoom:
         """Give the followers that wait what was appended to these."""
         for session in self._sessions.values():
             for partition in partitions:
-                key = (partition.log.topic_id, partition.log.partition)
+                key = partition.key
                 position = session.positions.get(key)
                 if position is not None and position.offset < partition.log.end_offset:
                     session.news[key] = None
@@ -174,14 +176,14 @@ class ReplicaFetchRoom:
 
     def advanced(self, partition: Partition) -> None:
         """Note that a high watermark or log start has moved; followers hear of it with their next answer."""
-        key = (partition.log.topic_id, partition.log.partition)
+        key = partition.key
         for session in self._sessions.values():
             if key in session.positions:
                 session.marks[key] = None
 
     def ended(self, partition: Partition) -> None:
         """Tell followers that the partition is not led here any more."""
-        key = (partition.log.topic_id, partition.log.partition)
+        key = partition.key
         for session in self._sessions.values():
             if key in session.positions:
                 session.news[key] = None
@@ -213,7 +215,7 @@ class ReplicaFetchRoom:
             if data is None:
                 postponed[key] = None
             elif data:
-                result = _with_frame(result, len(payload))
+                result = msgspec.structs.replace(result, frame=len(payload))
                 payload.append(data)
                 left = max(0, left - memoryview(data).nbytes)
             results.append(result)
@@ -273,15 +275,3 @@ def _contradiction(found: Partition, item: FetchPartition) -> ErrorCode | tuple[
         return found.diverging_follower(item.offset, item.last_epoch)
     except CorruptBatch:
         return ErrorCode.CORRUPT_MESSAGE
-
-
-def _with_frame(result: FetchedPartition, frame: int) -> FetchedPartition:
-    return FetchedPartition(
-        result.topic_id,
-        result.partition,
-        result.error_code,
-        result.high_watermark,
-        result.log_start_offset,
-        result.leader_epoch,
-        frame,
-    )

@@ -290,8 +290,9 @@ class RequestHandler:
         touched, self.produce.touched = self.produce.touched, {}
         unflushed = []
         for partition in touched:
-            if partition.durable and partition.log.flushed_end < partition.log.end_offset:
-                unflushed.append(partition.log)
+            replica_log = partition.log
+            if partition.durable and not replica_log.closed and replica_log.flushed_end < replica_log.end_offset:
+                unflushed.append(replica_log)
             partition.advance(now_ms)
             self._moved(partition)
         if touched:
@@ -386,9 +387,8 @@ class RequestHandler:
         if not self.partitions.pending:
             return
         applied = self.partitions.apply_some(now_ms)
-        self.produce.touched.update(
-            dict.fromkeys(applied.touched)
-        )  # what a takeover found must be flushed before it counts
+        for partition in applied.touched:  # what a takeover found must be flushed before it counts
+            self.produce.touched[partition] = None
         for partition in applied.ended:
             self.produce.abandon(partition, ErrorCode.REQUEST_TIMED_OUT, "the partition moved or was deleted")
             self.fetch.abandon(partition)

@@ -197,9 +197,7 @@ class Log:
         )
         if staged.news:
             self._write(staged.vectors, staged.size_bytes, staged.end_offset)
-            self._apply(
-                [(header, base, space, self.leader_epoch) for header, base, space in staged.news], wall_ms, flags
-            )
+            self._apply(staged.news, self.leader_epoch, wall_ms, flags)
         return staged.appended
 
     def append_replicated(self, batches: Buffer, *, wall_ms: int) -> int:
@@ -226,11 +224,8 @@ class Log:
             self._write([view[start : start + size]], size, group[-1].next_offset)
             for header in group:
                 flags = header.leader_flags & FLAG_LOG_APPEND_TIME
-                self._apply(
-                    [(header, header.base_offset, header.padded_size, header.leader_epoch)],
-                    header.append_time_ms,
-                    flags,
-                )
+                batch = (header, header.base_offset, header.padded_size)
+                self._apply([batch], header.leader_epoch, header.append_time_ms, flags)
                 records += header.record_count
             at = following
         return records
@@ -245,12 +240,12 @@ class Log:
             active = self._active
         active.write(vectors, total, limit=self.config.segment_bytes)
 
-    def _apply(self, news: list[tuple[BatchHeader, int, int, int]], wall_ms: int, flags: int) -> None:
+    def _apply(self, news: list[tuple[BatchHeader, int, int]], epoch: int, wall_ms: int, flags: int) -> None:
         active = self._active
         age_ms, position = self._disk.time.age_ms, active.size
         if position == 0:
             active.since_age_ms = age_ms
-        for header, base_offset, space, epoch in news:
+        for header, base_offset, space in news:
             stamp = wall_ms if flags else header.max_timestamp_ms
             following = position + space
             active.index.add(epoch, base_offset, position, stamp, following)

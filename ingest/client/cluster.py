@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import zmq
 
-from ingest.client.connection import Connection
+from ingest.client.connection import Connection, nearest_endpoint
 from ingest.discovery import bootstrap_endpoints
 from ingest.errors import ForebayError, ProtocolError, RequestTimedOut, TransportError, UsageError
 from ingest.limits import LIMITS
@@ -378,13 +378,8 @@ class Cluster:
     # ---- connections -------------------------------------------------------------------------------------------------
 
     def endpoint_of(self, broker: BrokerMetadata) -> str | None:
-        """Return the nearest endpoint: ipc on the same machine where we may use it, tcp otherwise."""
-        for endpoint in broker.endpoints:
-            if not endpoint.startswith("ipc://"):
-                return endpoint
-            if broker.machine == self._machine and os.access(endpoint.removeprefix("ipc://"), os.W_OK):
-                return endpoint
-        return None
+        """Return the endpoint to reach a broker by, None if there is none for us."""
+        return nearest_endpoint(broker.endpoints, broker.machine, self._machine)
 
     def is_local(self, broker: BrokerMetadata) -> bool:
         """Tell whether the broker runs on this machine."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,20 @@ if TYPE_CHECKING:
 
 _EVENT = struct.Struct("=Hi")  # event, value; zmq_socket_monitor(3). pyzmq's helper imports asyncio, 40 ms
 _WATCHED = zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_SUCCEEDED
+
+
+def nearest_endpoint(endpoints: Sequence[str], machine: str, own_machine: str) -> str | None:
+    """Return the nearest endpoint of a broker: ipc on the same machine where we may use it, tcp otherwise.
+
+    Args:
+        machine, own_machine: The boot ids of the broker's machine and of this one.
+    """
+    for endpoint in endpoints:
+        if not endpoint.startswith("ipc://"):
+            return endpoint
+        if machine == own_machine and os.access(endpoint.removeprefix("ipc://"), os.W_OK):
+            return endpoint
+    return None
 
 
 class Connection:

@@ -9,13 +9,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ingest.wire.codes import ErrorCode
-from ops.cli.reached import Failed, bootstrap_option, format_option, print_table, reported, resolve_bootstrap
+from ops.cli.reached import Failed, bootstrap_option, format_option, open_admin, print_table, reported
 
 if TYPE_CHECKING:
-    from ingest.admin import Admin
     from ingest.wire.messages import MetadataResponse
 
-TIMEOUT_MS = 10_000
 LOOK_S = 0.5
 _UNLED = -1
 
@@ -29,18 +27,12 @@ def cluster() -> None:
     """
 
 
-def _admin(data_dir: str | None, bootstrap: str | None) -> Admin:
-    from ingest.admin import Admin
-
-    return Admin(resolve_bootstrap(data_dir, bootstrap), timeout_ms=TIMEOUT_MS)
-
-
 @cluster.command()
 @bootstrap_option
 @format_option
 def info(data_dir: str | None, bootstrap: str | None, form: str) -> None:
     """Show the brokers, and what each leads and keeps."""
-    with reported(), _admin(data_dir, bootstrap) as admin:
+    with reported(), open_admin(data_dir, bootstrap) as admin:
         metadata = admin.metadata()
     partitions = [partition for topic in metadata.topics for partition in topic.partitions]
     brokers: list[dict[str, Any]] = [
@@ -86,7 +78,7 @@ def info(data_dir: str | None, bootstrap: str | None, form: str) -> None:
 def health(exit_when_healthy: bool, data_dir: str | None, bootstrap: str | None, form: str) -> None:
     """Say what is not as it should be: brokers that are down, partitions without a leader or short of copies."""
     shown: dict[str, Any] | None = None
-    with reported(), _admin(data_dir, bootstrap) as admin:
+    with reported(), open_admin(data_dir, bootstrap) as admin:
         while True:
             found = _health(admin.metadata())
             if not exit_when_healthy or found["healthy"]:
@@ -145,7 +137,7 @@ def _print_health(found: dict[str, Any]) -> None:
 @format_option
 def drain(broker: int, undo: bool, data_dir: str | None, bootstrap: str | None, form: str) -> None:
     """Move everything off a broker, as far as others can take it, and put nothing new there."""
-    with reported(), _admin(data_dir, bootstrap) as admin:
+    with reported(), open_admin(data_dir, bootstrap) as admin:
         moving, staying = admin.drain_broker(broker, drain=not undo)
     if form == "json":
         click.echo(json.dumps({"broker_id": broker, "draining": not undo, "moving": moving, "staying": staying}))
@@ -166,7 +158,7 @@ def elect_leaders(
     names: tuple[str, ...], unclean: bool, data_dir: str | None, bootstrap: str | None, form: str
 ) -> None:
     """Give partitions back to their preferred leaders, the first of their replicas."""
-    with reported(), _admin(data_dir, bootstrap) as admin:
+    with reported(), open_admin(data_dir, bootstrap) as admin:
         partitions = None
         if names:
             partitions = [(name, p.partition) for name in names for p in admin.describe_topic(name).partitions]

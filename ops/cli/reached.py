@@ -16,13 +16,17 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from shlex import quote
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from ingest.errors import ConfigError, ForebayError, RemoteError, TransportError, UsageError
 from ingest.wire.codes import ErrorCode
 
+if TYPE_CHECKING:
+    from ingest.admin import Admin
+
+TIMEOUT_MS = 10_000
 REFUSED, MISUSED, UNREACHED, INTERRUPTED = 1, 2, 3, 130
 RESTART_SECONDS = 2.0  # a killed broker serves again within that
 
@@ -85,6 +89,13 @@ def resolve_bootstrap(data_dir: str | None, bootstrap: str | None) -> str:
     found = resolve_data_dir(data_dir)
     _await_listener(found)
     return str(found)
+
+
+def open_admin(data_dir: str | None, bootstrap: str | None) -> Admin:
+    """Return an Admin of the appliance that the options name; the caller closes it."""
+    from ingest.admin import Admin
+
+    return Admin(resolve_bootstrap(data_dir, bootstrap), timeout_ms=TIMEOUT_MS)
 
 
 def _await_listener(data_dir: Path) -> None:

@@ -10,14 +10,12 @@ import click
 
 from ingest.errors import RemoteError, UsageError
 from ingest.wire.codes import ErrorCode
-from ops.cli.reached import Failed, bootstrap_option, format_option, here, print_table, reported, resolve_bootstrap
+from ops.cli.reached import Failed, bootstrap_option, format_option, here, open_admin, print_table, reported
 from ops.cli.topic_consume import consume
 from ops.cli.topic_produce import produce
 
 if TYPE_CHECKING:
     from ingest.admin import Admin
-
-TIMEOUT_MS = 10_000
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -38,12 +36,6 @@ topic.add_command(consume)
 def _names_argument(command: F) -> F:
     command = click.option("--topic", "more_names", multiple=True, metavar="NAME", help="As the argument.")(command)
     return click.argument("names", nargs=-1, metavar="NAME")(command)
-
-
-def _admin(data_dir: str | None, bootstrap: str | None) -> Admin:
-    from ingest.admin import Admin
-
-    return Admin(resolve_bootstrap(data_dir, bootstrap), timeout_ms=TIMEOUT_MS)
 
 
 def _named(names: Sequence[str], more_names: Sequence[str]) -> list[str]:
@@ -101,7 +93,7 @@ def create(
     wanted = _named(names, more_names)
     with reported(wanted=wanted[0]):
         settings = _pairs(configs)
-        with _admin(data_dir, bootstrap) as admin:
+        with open_admin(data_dir, bootstrap) as admin:
             for name in wanted:
                 result: dict[str, Any] = {"name": name, "created": not validate_only, "error": None}
                 try:
@@ -130,7 +122,7 @@ def create(
 @format_option
 def list_topics(data_dir: str | None, bootstrap: str | None, form: str) -> None:
     """List all topics."""
-    with reported(), _admin(data_dir, bootstrap) as admin:
+    with reported(), open_admin(data_dir, bootstrap) as admin:
         topics = admin.list_topics()
     rows = [
         (item.name, len(item.partitions), max((len(p.replicas) for p in item.partitions), default=0)) for item in topics
@@ -177,7 +169,7 @@ def describe(
 
 def _admin_reporting(data_dir: str | None, bootstrap: str | None) -> Admin:
     with reported():
-        return _admin(data_dir, bootstrap)
+        return open_admin(data_dir, bootstrap)
 
 
 @topic.command("alter-config")

@@ -13,12 +13,14 @@ HEARTBEAT_MS = 1000
 
 
 def bind_router(
-    context: zmq.Context[zmq.Socket[bytes]], endpoint: str, message_bytes_max: int, *, hwm: int = HWM
+    context: zmq.Context[zmq.Socket[bytes]], *endpoints: str, message_bytes_max: int, hwm: int = HWM
 ) -> zmq.Socket[bytes]:
-    """Return a ROUTER bound to `endpoint`; the caller holds a lock, since a second bind steals an ipc path.
+    """Return a ROUTER bound to those of `endpoints` that are not empty.
+
+    The caller holds a lock, since a second bind steals an ipc path.
 
     Raises:
-        ConfigError: the endpoint can't be bound.
+        ConfigError: one can't be bound.
     """
     socket = context.socket(zmq.ROUTER)
     socket.set(zmq.LINGER, 0)
@@ -27,13 +29,14 @@ def bind_router(
     socket.set(zmq.RCVHWM, hwm)
     socket.set(zmq.MAXMSGSIZE, message_bytes_max)
     socket.set(zmq.BACKLOG, 1024)
-    if endpoint.startswith("tcp:"):
+    if any(endpoint.startswith("tcp:") for endpoint in endpoints):
         socket.set(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
         socket.set(zmq.HEARTBEAT_TIMEOUT, 3 * HEARTBEAT_MS)
         socket.set(zmq.IPV6, 1)
     before = os.umask(0o077)
     try:
-        socket.bind(endpoint)
+        for endpoint in filter(None, endpoints):
+            socket.bind(endpoint)
     except zmq.ZMQError as error:
         socket.close()
         raise ConfigError(f"can't listen on {endpoint}: {error.strerror}") from None

@@ -23,6 +23,9 @@ class Appliance(msgspec.Struct, frozen=True, kw_only=True):
         brokers: ZeroMQ endpoints of its brokers.
         ports: TCP ports by listener: mqtt, kafka, http.
         kept_by: Ids of the brokers that have data under `brokers/`, or had when the appliance was last ready.
+        site: Tells this directory from every other of the cluster.
+        broker_ids: Of the brokers that are this directory's, whether they have data yet or not.
+        zookeeper: Where the cluster's metadata is, if not in this directory.
     """
 
     format: int
@@ -33,6 +36,9 @@ class Appliance(msgspec.Struct, frozen=True, kw_only=True):
     brokers: list[str]
     ports: dict[str, int] = {}
     kept_by: list[int] = []
+    site: str = ""
+    broker_ids: list[int] = []
+    zookeeper: str = ""
 
 
 def read_appliance(data_dir: str | os.PathLike[str]) -> Appliance:

@@ -5,12 +5,33 @@ from __future__ import annotations
 import msgspec
 
 
+class ZookeeperConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """The metadata store of a cluster of several machines.
+
+    Attributes:
+        connect: host:port,host:port/folder; Kafka's zookeeper.connect.
+        credentials: "user:password", or nothing.
+        machine: Tells this machine from the others of the cluster, for ever.
+        broker_ids: The brokers of this machine; candidates elsewhere see whether it reaches the servers.
+    """
+
+    connect: str
+    credentials: str = ""
+    session_timeout_ms: int = 18000
+    machine: str
+    broker_ids: list[int] = []
+
+
 class ControllerConfig(msgspec.Struct, frozen=True, kw_only=True):
     """One candidate for controller.
 
     Attributes:
         directory: <data-dir>/controller; all candidates of a cluster on one machine share it.
-        endpoint: Where brokers reach the active controller, ipc://…; bound only once the lock is held.
+        endpoint: Where brokers of this machine reach the controller or hear where it is, ipc://…; bound only once the
+            lock is held.
+        tcp_endpoint: Where brokers of other machines reach it, tcp://host:port; empty with one machine.
+        advertised_tcp_endpoint: What they are told.
+        zookeeper: The store of several machines; None: a file in `directory`.
         broker_configs: Settings under Kafka's broker names, already checked; the defaults of every topic.
         session_timeout_ms: A broker that says nothing for so long is marked dead; Kafka's broker.session.timeout.ms.
     """
@@ -20,3 +41,6 @@ class ControllerConfig(msgspec.Struct, frozen=True, kw_only=True):
     endpoint: str
     broker_configs: dict[str, str] = {}
     session_timeout_ms: int = 2500
+    tcp_endpoint: str = ""
+    advertised_tcp_endpoint: str = ""
+    zookeeper: ZookeeperConfig | None = None

@@ -132,13 +132,19 @@ class Controller:
         broker_configs: dict[str, str],
         session_timeout_ms: int,
         limits: ControlLimits = CONTROL_LIMITS,
+        absent: Collection[int] = (),
     ) -> None:
+        """Begin an office.
+
+        Args:
+            absent: Brokers that are probably gone, though the records call them alive.
+        """
         self.image = image
         self._cluster_id = cluster_id
         self._controller_epoch = controller_epoch
         self._limits = limits
         self._view = MetadataView(image, cluster_id, controller_epoch, broker_configs)
-        self._sessions = Sessions(image.brokers, now_ms, session_timeout_ms)
+        self._sessions = Sessions(image.brokers, now_ms, session_timeout_ms, absent)
         self._pending: _Pending | None = None
         self._answers: list[_ParkedAnswer] = []
         self._metadata: list[_ParkedMetadata] = []

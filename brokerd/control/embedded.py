@@ -82,13 +82,12 @@ class EmbeddedStore:
         removed = [(c.record.path,) for c in changes if not isinstance(c, Put)]
         self._write(puts, removed, controller_epoch)
 
+    def check(self) -> None:
+        """Return: no one else can be the controller while this process holds the lock."""
+
     def register_broker(self, broker_id: int, incarnation: int) -> None:
         """Note it for `present`: on one machine a broker's presence is its heartbeat and its directory's lock."""
         self._present[broker_id] = incarnation
-
-    def unregister_broker(self, broker_id: int) -> None:
-        """Take the note back."""
-        self._present.pop(broker_id, None)
 
     def present(self) -> dict[int, int]:
         """Return what was registered with this object: there are no other machines."""
@@ -97,15 +96,6 @@ class EmbeddedStore:
     def controller_endpoint(self) -> str:
         """Return this process's own endpoint while it holds the lock."""
         return self._endpoint if self._lock.held else ""
-
-    @property
-    def change_fd(self) -> int:
-        """Return -1: no one else writes while this process holds the lock."""
-        return -1
-
-    def wait_for_change(self, timeout_ms: int) -> list[str]:
-        """Return nothing at once: no one else writes while this process holds the lock."""
-        return []
 
     def resign(self) -> None:
         """Close the file, then free the lock."""

@@ -12,10 +12,10 @@ import structlog
 import zmq
 
 from brokerd.control.broker_settings import EffectiveConfigs
+from brokerd.control.candidacy import candidacy
 from brokerd.control.config import ControllerConfig
 from brokerd.control.configs import check_broker_configs
 from brokerd.control.controller import Controller
-from brokerd.control.embedded import EmbeddedStore
 from brokerd.control.events import (
     Commit,
     CommitFailed,
@@ -29,11 +29,12 @@ from brokerd.control.events import (
     Respond,
     Tick,
 )
+from brokerd.control.image import ClusterImage
 from brokerd.control.limits import CONTROL_LIMITS, REQUEST_LIMITS
 from brokerd.control.stats import ControllerStats
 from brokerd.control.store import MetadataStore
 from brokerd.sockets import bind_router
-from ingest.errors import DiskFull, ProtocolError
+from ingest.errors import DiskFull, ProtocolError, StorageError
 from ingest.lifeline import Lifeline
 from ingest.wire.codes import ErrorCode
 from ingest.wire.frames import BadRequest, Request, decode_request, encode_response
@@ -58,25 +59,19 @@ def run(config: ControllerConfig, lifeline: Lifeline) -> None:
         Fenced: another controller has won.
     """
     check_broker_configs(EffectiveConfigs(config.broker_configs, {}), CONTROL_LIMITS)
-    store = EmbeddedStore(config.directory, cluster_id=config.cluster_id)
-    loop = ControllerLoop(config, lifeline, store)
+    loop = ControllerLoop(config, lifeline)
     lifeline.serve_stats(loop.stats)
-    controller_epoch = store.campaign(lifeline.stop_fd, lifeline.beat)
-    if controller_epoch is None:
-        return
-    try:
-        loop.run(controller_epoch)
-    finally:
-        store.resign()
+    with candidacy(config, lifeline) as won:
+        if won is not None:
+            loop.run(*won)
 
 
 class ControllerLoop:
     """The socket, store and clock around a `Controller`. Thread: its own, but for `stats`."""
 
-    def __init__(self, config: ControllerConfig, lifeline: Lifeline, store: MetadataStore) -> None:
+    def __init__(self, config: ControllerConfig, lifeline: Lifeline) -> None:
         self._config = config
         self._lifeline = lifeline
-        self._store = store
         self._stats = ControllerStats(role="standby")
         self._requests: Counter[str] = Counter()
         self._errors = self._dropped = self._unroutable = 0
@@ -89,19 +84,28 @@ class ControllerLoop:
         """Return the last snapshot. Thread: any."""
         return self._stats
 
-    def run(self, controller_epoch: int) -> None:
+    def run(self, store: MetadataStore, controller_epoch: int) -> None:
         """Serve as the controller of this epoch; the caller holds the lock, so binding steals no one's endpoint."""
+        self._store = store
         self._controller_epoch = controller_epoch
+        image = store.load()
         self._core = Controller(
-            self._store.load(),
+            image,
             cluster_id=self._config.cluster_id,
             controller_epoch=controller_epoch,
             now_ms=_now_ms(),
             broker_configs=self._config.broker_configs,
             session_timeout_ms=self._config.session_timeout_ms,
+            absent=self._absent(image),
         )
         context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._socket = bind_router(context, self._config.endpoint, REQUEST_LIMITS.request_header_bytes_max, hwm=HWM)
+        self._socket = bind_router(
+            context,
+            self._config.endpoint,
+            self._config.tcp_endpoint,
+            message_bytes_max=REQUEST_LIMITS.request_header_bytes_max,
+            hwm=HWM,
+        )
         monitor = self._socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
         try:
             log.info("controller is active", epoch=controller_epoch, version=self._core.image.version)
@@ -111,6 +115,16 @@ class ControllerLoop:
             monitor.close(linger=0)
             self._socket.close(linger=0)
             context.term()
+
+    def _absent(self, image: ClusterImage) -> set[int]:
+        """Return the brokers whose machine does not reach the store, as far as that is known."""
+        if self._config.zookeeper is None:
+            return set()
+        try:
+            return set(image.alive_brokers()) - set(self._store.present())
+        except StorageError as error:
+            log.warning("which machines are there is not known", reason=str(error))
+            return set()
 
     def _serve(self, monitor: zmq.Socket[bytes]) -> None:
         poller = zmq.Poller()
@@ -123,6 +137,7 @@ class ControllerLoop:
         while True:
             self._lifeline.beat()
             ready = dict(poller.poll(self._wait_ms(lost_at_ms)))
+            self._store.check()
             if self._lifeline.stop_fd in ready:
                 return
             if monitor in ready:

@@ -52,7 +52,8 @@ def decide_registration(
     Args:
         electorates: In which this broker can lead.
     Raises:
-        Refused: the request is malformed, of another cluster, or of an incarnation that was replaced.
+        Refused: the request is malformed, of another cluster, of an incarnation that was replaced, or of a machine
+            that claims another's id.
     """
     _check(request, cluster_id, limits)
     broker = request.broker
@@ -61,6 +62,16 @@ def decide_registration(
         raise Refused(
             ErrorCode.STALE_BROKER_EPOCH,
             f"broker {broker.broker_id} was registered by a later process since; this one must end",
+        )
+    if (
+        before is not None
+        and before.alive
+        and before.site != broker.site
+        and before.directory_id != broker.directory_id
+    ):
+        raise Refused(
+            ErrorCode.DUPLICATE_BROKER_REGISTRATION,
+            f"another machine has a broker {broker.broker_id}, which lives: {', '.join(before.endpoints)}",
         )
     again = before is not None and before.incarnation == broker.incarnation
     replaced = before is not None and before.directory_id != broker.directory_id

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
+
+ABSENT_MS = 500  # a broker that lives and looks for the controller finds a new one in 0.3 s
 
 
 @dataclass(slots=True)
@@ -39,9 +41,11 @@ class Session:
 class Sessions:
     """The sessions of all registered brokers, by id."""
 
-    def __init__(self, broker_ids: Iterable[int], now_ms: int, timeout_ms: int) -> None:
-        # a new controller has heard nobody yet: each broker has a full session to say something
-        self._sessions = {broker_id: Session(now_ms) for broker_id in broker_ids}
+    def __init__(self, broker_ids: Iterable[int], now_ms: int, timeout_ms: int, absent: Collection[int] = ()) -> None:
+        # a new controller has heard nobody yet: each broker has a full session to say something, but for those whose
+        # machine does not reach the store either
+        late_ms = now_ms - max(0, timeout_ms - ABSENT_MS)
+        self._sessions = {broker_id: Session(late_ms if broker_id in absent else now_ms) for broker_id in broker_ids}
         self._timeout_ms = timeout_ms
 
     def begin(self, broker_id: int, peer: bytes, now_ms: int) -> Session:

@@ -46,21 +46,21 @@ class MetadataStore(Protocol):
         """
         ...
 
-    def register_broker(self, broker_id: int, incarnation: int) -> None:
-        """Make the presence of a broker of this machine known to all candidates, for as long as this process lives.
-
-        A standby does so too: before its campaign, or in `beat`. Calling again with another incarnation replaces it.
+    def check(self) -> None:
+        """Make sure that this process may still act as the controller. Cost: a look at the clock.
 
         Raises:
-            StorageError: it is not known yet, the message says why; the store goes on trying.
+            Fenced: it may not any more: stop.
         """
         ...
 
-    def unregister_broker(self, broker_id: int) -> None:
-        """Take the presence of a broker back: it has ended.
+    def register_broker(self, broker_id: int, incarnation: int) -> None:
+        """Make the presence of a broker of this machine known to all candidates, for as long as this process lives.
+
+        A standby does so too, before its campaign. Calling again with another incarnation replaces it.
 
         Raises:
-            StorageError: it is still seen; the store goes on trying.
+            StorageError: it is not known yet, the message says why; the store goes on trying.
         """
         ...
 
@@ -73,27 +73,7 @@ class MetadataStore(Protocol):
         ...
 
     def controller_endpoint(self) -> str:
-        """Return where the active controller serves, "" if there is none.
-
-        Raises:
-            StorageError: it can't be told now.
-        """
-        ...
-
-    @property
-    def change_fd(self) -> int:
-        """A descriptor to poll beside others: once readable, call `wait_for_change(0)`. -1: nothing ever changes."""
-        ...
-
-    def wait_for_change(self, timeout_ms: int) -> list[str]:
-        """Wait for what others change (a broker's presence, controllership) and return the paths, [] after the time.
-
-        What differs from what this store told last counts, so nothing is missed between two calls. It also looks at the
-        time: the active controller calls it at least twice a second, with 0 if it waits elsewhere.
-
-        Raises:
-            Fenced: this process was the controller and may not act as one any more: stop.
-        """
+        """Return where the active controller serves, as the campaign saw it last; "" if there is none. Thread: any."""
         ...
 
     def resign(self) -> None:

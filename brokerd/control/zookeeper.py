@@ -19,33 +19,36 @@ import structlog
 
 from brokerd.control.image import ClusterImage
 from brokerd.control.records import Change
+from brokerd.control.zookeeper_cluster import check_cluster, found_cluster, read_identity
 from brokerd.control.zookeeper_presence import Presence
 from brokerd.control.zookeeper_records import Records
 from brokerd.control.zookeeper_reign import Reign, epoch_node, epoch_of, fenced
-from brokerd.control.zookeeper_session import CONNECT_MS_MAX, Node, Refused, Requests, Session, Unreachable, now_ms
+from brokerd.control.zookeeper_session import (
+    CONNECT_MS_MAX,
+    Grant,
+    Node,
+    Refused,
+    Requests,
+    Session,
+    Unreachable,
+    now_ms,
+)
 from brokerd.control.zookeeper_tree import (
-    APPLICATION,
     CONTROLLER,
     CONTROLLER_EPOCH,
-    FORMAT,
-    IDENTITY,
     ControllerNode,
     Create,
     Delete,
-    Identity,
     Operation,
     SetData,
-    broker_path,
-    new_tree,
 )
-from ingest.errors import ForeignDirectory, StorageError
+from ingest.errors import StorageError
 
 log = structlog.get_logger()
 
 SESSION_TIMEOUT_MS = 18_000  # Kafka's zookeeper.session.timeout.ms
 REQUEST_BYTES_MAX = 512 << 10  # half of ZooKeeper's jute.maxbuffer; some 2,000 partitions
-BEAT_MS = 250  # twice as often as the store's contract asks
-LOOK_MS = 500  # watches tell sooner; this is for those that got lost
+BEAT_MS = 250  # twice as often as the store's contract asks; a watch that got lost is made up for by then
 KEEP_MS_MAX = 1000
 
 
@@ -56,7 +59,7 @@ class _Stopped(Exception):
 class ZookeeperStore:
     """The records of one cluster in one folder of an ensemble.
 
-    Thread: the controller's; register_broker and unregister_broker any. A thread of its own keeps the lease and the
+    Thread: the controller's; register_broker any. A thread of its own keeps the lease and the
     presence of brokers.
 
     Args:
@@ -66,6 +69,8 @@ class ZookeeperStore:
         credentials: "user:password": nodes are this user's alone (digest). Without, anyone who reaches the servers may
             read and change them.
         may_create: Whether an empty folder is a new cluster. Where brokers hold data already it is a wrong address.
+        alone: The caller holds a lock that no other candidate of this machine can have: one that was controller is
+            dead, and need not be waited for until its session times out.
     """
 
     def __init__(
@@ -78,12 +83,14 @@ class ZookeeperStore:
         credentials: str = "",
         session_timeout_ms: int = SESSION_TIMEOUT_MS,
         may_create: bool = True,
+        alone: bool = False,
         request_bytes_max: int = REQUEST_BYTES_MAX,
     ) -> None:
         self._cluster_id = cluster_id
         self._endpoint = endpoint
         self._machine = machine
         self._may_create = may_create
+        self._alone = alone
         self._request_bytes_max = request_bytes_max
         self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._session = Session(
@@ -98,8 +105,7 @@ class ZookeeperStore:
         self._records: Records | None = None
         self._office = threading.Lock()  # held while /controller is won or left
         self._leaving = False
-        self._told: dict[str, int] = {}  # path -> which node, of what the caller knows
-        self._look_at_ms = 0
+        self._seen_endpoint = ""
         self._keeper: threading.Thread | None = None
         self._closing = threading.Event()
 
@@ -152,13 +158,14 @@ class ZookeeperStore:
         self._enter(requests)
         grant = self._session.grant()
         controller = requests.get(CONTROLLER, self._watch)
-        if grant is None or (controller is not None and controller.owner != grant.session_id):
+        self._seen_endpoint = "" if controller is None else self._decode(controller).endpoint
+        if grant is None or (controller is not None and not self._may_replace(controller, grant)):
             return None
         node = epoch_node(self._where, requests)
         epoch = epoch_of(self._where, node) + 1
         mine = ControllerNode(self._endpoint, self._machine, os.getpid(), epoch)
         operations: list[Operation] = [SetData(CONTROLLER_EPOCH, b"%d" % epoch, node.version)]
-        if controller is not None:  # won before without hearing of it, or gave up since
+        if controller is not None:  # won before without hearing of it, gave up since, or left by one that was killed
             operations.append(Delete(CONTROLLER, controller.version))
         operations.append(Create(CONTROLLER, msgspec.json.encode(mine), ephemeral=True))
         sent_ms = now_ms()
@@ -168,54 +175,29 @@ class ZookeeperStore:
             self._wake()  # another was quicker, or has just gone: look again at once
             return None
         reign = Reign(self._session, epoch=epoch, version=node.version + 1, grant=grant, sent_ms=sent_ms)
-        self._tell_controller(requests.get(CONTROLLER))
+        self._seen_endpoint = self._endpoint
         return reign if self._session.grant() == grant else None
+
+    def _may_replace(self, controller: Node, grant: Grant) -> bool:
+        return controller.owner == grant.session_id or (
+            self._alone and self._decode(controller).machine == self._machine
+        )
+
+    def _decode(self, node: Node) -> ControllerNode:
+        try:
+            return msgspec.json.decode(node.value, type=ControllerNode)
+        except msgspec.DecodeError as error:
+            raise StorageError(f"{self._where}{CONTROLLER} can't be read: {error}", path=self._where) from None
 
     def _enter(self, requests: Requests) -> None:
         """Make sure once that the folder is this cluster's; make it if there is none."""
         if self._known:
             return
         requests.sync()  # a server that lags must not show a cluster of ours as an empty folder
-        identity = requests.get(IDENTITY)
-        if identity is None:
-            names = requests.children("")
-            if names is not None and set(names) - {"zookeeper"}:  # which is in every root
-                raise ForeignDirectory(f"{self._where} is not a Forebay metadata store", path=self._where)
-            if not self._may_create:
-                raise StorageError(
-                    f"{self._where} holds no cluster, though this one has data; correct the address, or restore it",
-                    path=self._where,
-                )
-            requests.make_chroot()
-            with contextlib.suppress(Refused):  # another candidate has just made it
-                requests.transact(new_tree(self._cluster_id))
-            identity = requests.get(IDENTITY)
-            if identity is None:
-                raise Unreachable(f"{self._where}: {IDENTITY} went as it was made", path=self._where)
-        self._check_identity(identity)
+        if self._may_create and read_identity(self._where, requests) is None:
+            found_cluster(self._where, requests, self._cluster_id)
+        check_cluster(self._where, requests, self._cluster_id)
         self._known = True
-
-    def _check_identity(self, node: Node) -> None:
-        where = f"{self._where}{IDENTITY}"
-        try:
-            identity = msgspec.json.decode(node.value)
-        except msgspec.DecodeError as error:
-            raise StorageError(f"{where} can't be read: {error}", path=where) from None
-        if not isinstance(identity, dict) or identity.get("application") != APPLICATION:
-            raise ForeignDirectory(f"{self._where} is not a Forebay metadata store", path=self._where)
-        try:
-            found = msgspec.convert(identity, Identity)
-        except msgspec.ValidationError as error:
-            raise StorageError(f"{where} can't be read: {error}", path=where) from None
-        if found.format > FORMAT:
-            raise ForeignDirectory(
-                f"{self._where} has format {found.format}; this version reads up to {FORMAT}: use a newer forebay",
-                path=self._where,
-            )
-        if found.cluster_id != self._cluster_id:
-            raise ForeignDirectory(
-                f"{self._where} belongs to cluster {found.cluster_id}, not to {self._cluster_id}", path=self._where
-            )
 
     def resign(self) -> None:
         """Remove /controller, or have the keeper do so as soon as it can. Without brokers here the session ends too."""
@@ -273,12 +255,6 @@ class ZookeeperStore:
         self._presence.want(broker_id, incarnation)
         self._keep_presence(self._patient, broker_id)
 
-    def unregister_broker(self, broker_id: int) -> None:
-        """Remove its node, unless that is another process's by now."""
-        self._start()
-        self._presence.want(broker_id, None)
-        self._keep_presence(self._patient, broker_id)
-
     def _keep_presence(self, requests: Requests, only: int | None = None) -> None:
         if self._presence.wanted:
             self._enter(requests)
@@ -289,70 +265,16 @@ class ZookeeperStore:
         self._start()
         self._enter(self._patient)
         self._patient.sync()
-        brokers = self._presence.read(self._patient, self._watch)
-        created = {broker_path(broker_id): broker.created for broker_id, broker in brokers.items()}
-        self._told = created | {path: self._told[path] for path in (CONTROLLER,) if path in self._told}
-        return {broker_id: broker.incarnation for broker_id, broker in brokers.items()}
+        return self._presence.read(self._patient)
 
     def controller_endpoint(self) -> str:
-        """Return what the active controller wrote into /controller."""
-        self._start()
-        self._enter(self._patient)
-        self._patient.sync()
-        node = self._patient.get(CONTROLLER, self._watch)
-        self._tell_controller(node)
-        if node is None:
-            return ""
-        try:
-            return msgspec.json.decode(node.value, type=ControllerNode).endpoint
-        except msgspec.DecodeError as error:
-            raise StorageError(f"{self._where}{CONTROLLER} can't be read: {error}", path=self._where) from None
+        """Return what the active controller wrote into /controller, as the campaign read it last."""
+        return self._seen_endpoint
 
-    @property
-    def change_fd(self) -> int:
-        """Return what a watch, or the end of a connection, makes readable."""
-        return self._wake_fd
-
-    def wait_for_change(self, timeout_ms: int) -> list[str]:
-        """Wait for a watch, or look twice a second. During an outage nothing changes.
-
-        Raises:
-            StorageError: a node of the tree can't be read.
-        Cost: nothing, if nothing did.
-        """
-        self._start()
-        deadline_ms = now_ms() + timeout_ms
-        poller = select.poll()
-        poller.register(self._wake_fd, select.POLLIN)
-        while True:
-            if self._reign is not None:
-                self._reign.check()
-            if self._drain() or now_ms() >= self._look_at_ms:
-                with contextlib.suppress(Unreachable):
-                    if changed := self._look():
-                        return changed
-            left_ms = deadline_ms - now_ms()
-            if left_ms <= 0:
-                return []
-            poller.poll(min(left_ms, LOOK_MS))
-
-    def _look(self) -> list[str]:
-        """Read what others change and return the paths of what is not as the caller knows it."""
-        self._look_at_ms = now_ms() + LOOK_MS
-        self._enter(self._ask)
-        brokers = self._presence.read(self._ask, self._watch)
-        found = {broker_path(broker_id): broker.created for broker_id, broker in brokers.items()}
-        controller = self._ask.get(CONTROLLER, self._watch)
-        if controller is not None:
-            found[CONTROLLER] = controller.created
-        told, self._told = self._told, found
-        return sorted(path for path in told.keys() | found.keys() if told.get(path) != found.get(path))
-
-    def _tell_controller(self, node: Node | None) -> None:
-        if node is None:
-            self._told.pop(CONTROLLER, None)
-        else:
-            self._told[CONTROLLER] = node.created
+    def check(self) -> None:
+        """Look at the clock: what the servers confirmed last lasts so long, whatever became of the connection."""
+        if self._reign is not None:
+            self._reign.check()
 
     def _watch(self, _: object) -> None:
         """Called by kazoo; one bound method, so that setting a watch again does not add another."""

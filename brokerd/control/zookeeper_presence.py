@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import msgspec
@@ -15,19 +14,11 @@ from ingest.errors import StorageError
 _TRIES = 3  # each loses only to another change of the same node
 
 
-@dataclass(frozen=True, slots=True)
-class Present:
-    """A broker that is there; `created` tells this registration from every other."""
-
-    incarnation: int
-    created: int
-
-
 @dataclass(slots=True)
 class _Wish:
     """What is to be; `done` once it was."""
 
-    incarnation: int | None
+    incarnation: int
     done: bool = False
 
 
@@ -48,36 +39,31 @@ class Presence:
 
     @property
     def wanted(self) -> bool:
-        """Whether any broker of this machine is registered, or still to be removed."""
+        """Whether any broker of this machine is registered."""
         return bool(self._wishes)
 
-    def want(self, broker_id: int, incarnation: int | None) -> None:
-        """Note that a broker is here, or (None) is no longer; `keep` makes it so."""
+    def want(self, broker_id: int, incarnation: int) -> None:
+        """Note that a broker is here; `keep` makes it so."""
         with self._mutex:
             self._wishes[broker_id] = _Wish(incarnation)
 
     def keep(self, requests: Requests, only: int | None = None) -> None:
-        """Make what is missing, also after the session ended or someone removed it; remove what is too much.
+        """Make what is missing, also after the session ended or someone removed it.
 
-        All brokers of this machine, or one of them.
-
-        A node that this machine's last candidate left is replaced, unless ours was there before it.
+        All brokers of this machine, or one of them. A node that this machine's last candidate left is replaced, unless
+        ours was there before it.
 
         Raises:
             StorageError: another machine has a broker of this id, or there is no answer: it is for the next time.
         """
         refusal: StorageError | None = None
         with self._mutex:
-            for broker_id, wish in list(self._wishes.items()):
+            for broker_id, wish in self._wishes.items():
                 if only not in (None, broker_id):
                     continue
                 try:
-                    if wish.incarnation is None:
-                        self._remove(requests, broker_id)
-                        del self._wishes[broker_id]
-                    else:
-                        self._announce(requests, broker_id, wish.incarnation, take_over=not wish.done)
-                        wish.done = True
+                    self._announce(requests, broker_id, wish.incarnation, take_over=not wish.done)
+                    wish.done = True
                 except StorageError as error:
                     refusal = error
         if refusal is not None:
@@ -88,13 +74,13 @@ class Presence:
         with self._mutex:
             self._wishes.clear()
 
-    def read(self, requests: Requests, watch: Callable[[object], None]) -> dict[int, Present]:
-        """Return who is there; the watch is called when that changes.
+    def read(self, requests: Requests) -> dict[int, int]:
+        """Return who is there: broker id -> incarnation.
 
         Raises:
             StorageError: there is no answer, or a node can't be read.
         """
-        names = requests.children(BROKER_IDS, watch) or []
+        names = requests.children(BROKER_IDS) or []
         present = {}
         for name, node in zip(names, requests.get_all(f"{BROKER_IDS}/{name}" for name in names), strict=True):
             if node is None:  # gone since the names were read
@@ -102,7 +88,7 @@ class Presence:
             where = f"{self._session.where}: {BROKER_IDS}/{name}"
             if not name.isdecimal():
                 raise StorageError(f"{where}: no broker's id; remove the node", path=where)
-            present[int(name)] = Present(_decode(where, node.value).incarnation, node.created)
+            present[int(name)] = _decode(where, node.value).incarnation
         return present
 
     def _grant(self) -> Grant:
@@ -111,14 +97,6 @@ class Presence:
             raise Unreachable(f"{self._session.where}: there is no session yet", path=self._session.where)
         self._sessions.add(grant.session_id)
         return grant
-
-    def _remove(self, requests: Requests, broker_id: int) -> None:
-        node = requests.get(broker_path(broker_id))
-        if node is not None and node.owner == self._grant().session_id:
-            try:
-                requests.transact([Delete(broker_path(broker_id), node.version)])
-            except Refused:
-                pass  # it went by itself
 
     def _announce(self, requests: Requests, broker_id: int, incarnation: int, *, take_over: bool) -> None:
         path = broker_path(broker_id)

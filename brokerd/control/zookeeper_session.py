@@ -49,12 +49,11 @@ class Refused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """What was read of a node. `owner` is the session of an ephemeral one, else 0; `created` no two nodes share."""
+    """What was read of a node. `owner` is the session of an ephemeral one, else 0."""
 
     value: bytes
     version: int
     owner: int
-    created: int
     children: int
 
 
@@ -251,9 +250,9 @@ class Requests:
         while waiting:
             yield self._node(*waiting.popleft())
 
-    def children(self, path: str, watch: Callable[[object], None] | None = None) -> list[str] | None:
+    def children(self, path: str) -> list[str] | None:
         """Return the names of a node's children, None if it is not there."""
-        answer = self._send(lambda client, full: client.get_children_async(full or "/", watch=watch), path)
+        answer = self._send(lambda client, full: client.get_children_async(full or "/"), path)
         names: list[str] | None = self._result(answer, path)
         return names
 
@@ -314,7 +313,7 @@ class Requests:
         if result is None:
             return None
         value, stat = result
-        return Node(value, stat.version, stat.ephemeralOwner, stat.czxid, stat.numChildren)
+        return Node(value, stat.version, stat.ephemeralOwner, stat.numChildren)
 
     def _result(self, answer: Any, path: str, *, may_exist: bool = False) -> Any:
         from kazoo.exceptions import AuthFailedError, NoAuthError, NodeExistsError, NoNodeError

@@ -4,6 +4,7 @@
     /controller              ephemeral: who is the controller
     /controller_epoch        a number; every transaction of a controller checks the version of this node
     /brokers/ids/<id>        ephemeral: a broker is there, with which incarnation
+    /brokers/next_id         a number; no broker has had this id or a greater one
     /journal, /journal/<n>   a commit too large for one transaction, until it is carried out
     /records/<path>          the records, each at its `record.path`
 
@@ -29,6 +30,7 @@ IDENTITY = "/cluster/id"
 CONTROLLER = "/controller"
 CONTROLLER_EPOCH = "/controller_epoch"
 BROKER_IDS = "/brokers/ids"
+NEXT_BROKER_ID = "/brokers/next_id"
 JOURNAL = "/journal"
 RECORDS = "/records"
 _OVERHEAD_BYTES = 160  # of one operation: headers, lengths, an ACL with a digest; the chroot comes on top
@@ -103,6 +105,7 @@ def new_tree(cluster_id: str) -> list[Operation]:
         Create(CONTROLLER_EPOCH, b"0"),
         Create("/brokers"),
         Create(BROKER_IDS),
+        Create(NEXT_BROKER_ID, b"1"),
         Create(JOURNAL, msgspec.json.encode(Journal())),
         Create(RECORDS),
     ]

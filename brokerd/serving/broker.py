@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from collections import deque
 from typing import Any
 
 import msgspec
@@ -12,7 +11,7 @@ import structlog
 import zmq
 
 from brokerd.config import BrokerConfig
-from brokerd.serving.controller_link import Send
+from brokerd.serving.controller_connection import ControllerConnection
 from brokerd.serving.outbox import Answer, Peer
 from brokerd.serving.peers import PeerConnections
 from brokerd.serving.produce import PARKED_MAX
@@ -22,7 +21,6 @@ from brokerd.serving.unsent import UnsentAnswers
 from brokerd.sockets import bind_router
 from brokerd.storage.directory import LogDirectory
 from brokerd.storage.flusher import Flusher
-from ingest.client.connection import Connection
 from ingest.errors import LogDirOffline, ProtocolError
 from ingest.failpoints import failpoint
 from ingest.latency import LatencyRecorder
@@ -88,8 +86,7 @@ class _Loop:
         self._for_clients = 0  # how many of the routers, which come first
         self._poller = zmq.Poller()
         self._peers = PeerConnections(self._context, self._poller, config.machine)
-        self._controller = Connection(self._context, config.controller_endpoint)
-        self._to_controller: deque[bytes] = deque()
+        self._controller = ControllerConnection(self._context, self._poller, config.controller_endpoint)
         self._flushed_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._flusher = Flusher(lambda: os.eventfd_write(self._flushed_fd, 1))
         self._maintain_at_ms = 0
@@ -110,12 +107,16 @@ class _Loop:
         try:
             config, poller = self._config, self._poller
             for endpoint in filter(None, (config.endpoint, config.tcp_endpoint)):
-                self._routers.append(bind_router(self._context, endpoint, self._limits.request_bytes_max))
+                self._routers.append(
+                    bind_router(self._context, endpoint, message_bytes_max=self._limits.request_bytes_max)
+                )
             self._for_clients = len(self._routers)
             for endpoint in filter(None, (config.peer_endpoint, config.peer_tcp_endpoint)):
-                self._routers.append(bind_router(self._context, endpoint, PEER_LIMITS.request_header_bytes_max))
-            for socket in (*self._routers, *self._controller.sockets):
-                poller.register(socket, zmq.POLLIN)
+                self._routers.append(
+                    bind_router(self._context, endpoint, message_bytes_max=PEER_LIMITS.request_header_bytes_max)
+                )
+            for router in self._routers:
+                poller.register(router, zmq.POLLIN)
             poller.register(self._flushed_fd, zmq.POLLIN)
             poller.register(lifeline.stop_fd, zmq.POLLIN)
             lifeline.serve_stats(self.stats)
@@ -129,8 +130,7 @@ class _Loop:
                 ready = dict(poller.poll(wait_ms))
                 if (lifeline.stop_fd in ready or self._stop_at_ms is not None) and self._is_stopped(now_ms):
                     break
-                if self._round(ready):
-                    self._reconnect(poller)
+                self._round(ready)
         finally:
             self._flusher.close()
             self._peers.close_all()
@@ -151,12 +151,11 @@ class _Loop:
             handler.shut_down(now_ms)
         return now_ms >= self._stop_at_ms or handler.remaining == len(handler.partitions.led())
 
-    def _round(self, ready: dict[Any, int]) -> bool:
-        """Take what has come, make it durable, answer; tell whether the controller's socket must be made anew."""
+    def _round(self, ready: dict[Any, int]) -> None:
+        """Take what has come, make it durable, answer."""
         handler = self._handler
         now_ms = time.monotonic_ns() // 1_000_000
-        if any(socket in ready for socket in self._controller.sockets):
-            self._receive_controller(now_ms)
+        self._receive_controller(now_ms)
         self._receive_peers(now_ms)
         if self._flushed_fd in ready:
             os.eventfd_read(self._flushed_fd)
@@ -175,7 +174,8 @@ class _Loop:
         if not self._ready and handler.view.snapshot is not None:
             self._ready = True
             self._lifeline.ready()
-        return self._send_controller()
+        effects, handler.to_controller = handler.to_controller, []
+        self._controller.carry_out(effects, now_ms)
 
     def _receive(self, index: int, router: zmq.Socket[bytes], now_ms: int) -> None:
         from_peers = index >= self._for_clients
@@ -292,38 +292,16 @@ class _Loop:
         return True
 
     def _receive_controller(self, now_ms: int) -> None:
-        lost = self._controller.lost
         link = self._handler.link
-        for response in self._controller.poll():
+        responses, lost = self._controller.poll(now_ms)
+        for response in responses:
             self._handler.on_controller(link.on_response(response, now_ms), now_ms)
-        if self._controller.lost != lost:
+        if lost:
             self._handler.on_controller(link.on_lost(now_ms), now_ms)
         if link.refusal != self._refusal:
             self._refusal = link.refusal
             if self._refusal:
                 log.error("the controller does not register this broker; it goes on asking", reason=self._refusal)
-
-    def _send_controller(self) -> bool:
-        """Send what is due to the controller; tell whether its socket must be made anew."""
-        effects, self._handler.to_controller = self._handler.to_controller, []
-        reconnect = False
-        for effect in effects:
-            if isinstance(effect, Send):
-                self._to_controller.append(effect.header)
-            else:
-                reconnect = True
-                self._to_controller.clear()
-        while self._to_controller and not reconnect and self._controller.send(self._to_controller[0]):
-            self._to_controller.popleft()
-        return reconnect
-
-    def _reconnect(self, poller: zmq.Poller) -> None:
-        for socket in self._controller.sockets:
-            poller.unregister(socket)
-        self._controller.close()
-        self._controller = Connection(self._context, self._config.controller_endpoint)
-        for socket in self._controller.sockets:
-            poller.register(socket, zmq.POLLIN)
 
     def _maintain(self, now_ms: int) -> None:
         if now_ms < self._maintain_at_ms:

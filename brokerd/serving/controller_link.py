@@ -44,7 +44,13 @@ class Send:
 
 @dataclass(frozen=True, slots=True)
 class Reconnect:
-    """Close the socket and open another: what was sent on the old one is lost or answered too late."""
+    """Close the socket and open another: what was sent on the old one is lost or answered too late.
+
+    Attributes:
+        endpoint: Of the controller, as this machine's candidate says; "" where that one listens.
+    """
+
+    endpoint: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +197,8 @@ class ControllerLink:
         if not self.registered and not self._is_waiting(ApiKey.BROKER_REGISTRATION):
             times.append(self._retry_at_ms)
         if self.registered and not self._is_waiting(ApiKey.BROKER_HEARTBEAT):
-            times.append(max(self._retry_at_ms, self._next_heartbeat_ms))
+            is_current = self.applied_version >= self.received_version
+            times.append(self._retry_at_ms if is_current else max(self._retry_at_ms, self._next_heartbeat_ms))
         return min(times)
 
     def forwarded(self, connection: tuple[int, bytes]) -> tuple[int, int]:
@@ -241,6 +248,8 @@ class ControllerLink:
         waiting = self._waiting.pop(response.correlation_id, None)
         if waiting is None:
             return []
+        if response.error_code == ErrorCode.NOT_CONTROLLER:
+            return self._on_guided(waiting, response.message, now_ms)
         if waiting.peer is not None:
             return [Forwarded(waiting.peer, waiting.correlation_id, response)]
         try:
@@ -285,6 +294,14 @@ class ControllerLink:
         if any(w.api_key == ApiKey.ALTER_PARTITION for w in gone):
             effects.append(AlteredInSync(None))
         return [*effects, *self.tick(now_ms)]
+
+    def _on_guided(self, waiting: _Waiting, endpoint: str, now_ms: int) -> list[Effect]:
+        """Go where the controller is, or ask again soon if nobody knows; whatever else waits has the same answer."""
+        self._waiting[-1] = waiting
+        if not endpoint:
+            self._retry_at_ms = now_ms + RETRY_MS
+            return self.on_lost(now_ms)
+        return [Reconnect(endpoint), *self.on_lost(now_ms)]
 
     def _is_waiting(self, api_key: int) -> bool:
         return any(w.api_key == api_key and w.peer is None for w in self._waiting.values())

@@ -20,7 +20,7 @@ from ops.config.paths import default_run_dir, shared_memory_dir
 from ops.config.settings import Settings
 from ops.supervisor.appliance import OPEN_FILES
 from ops.supervisor.broker_directories import BrokerDirectories
-from ops.supervisor.compose import choose_broker_count, listeners, process_names
+from ops.supervisor.compose import listeners, process_names
 from ops.supervisor.data_dir import check_content
 from ops.supervisor.filesystem import filesystem_type, is_in_memory
 from ops.supervisor.ports import check_port
@@ -107,7 +107,8 @@ def _content(data_dir: Path) -> Iterator[Check]:
         yield Check("directory", PROBLEM, str(error), why, "choose another with --data-dir")
         return
     try:
-        BrokerDirectories(data_dir, appliance.kept_by if appliance else ()).check()
+        shared = bool(appliance and appliance.zookeeper)
+        BrokerDirectories(data_dir, appliance.kept_by if appliance else (), shared=shared).check()
     except StorageError as error:
         yield Check("directory", PROBLEM, str(error), why, "mount it, or restore it from a backup")
 
@@ -155,8 +156,7 @@ def _shared_memory(data_dir: Path) -> Check:
 def _run_dir(data_dir: Path, settings: Settings) -> Check:
     run_dir = default_run_dir(data_dir)
     try:
-        brokers = choose_broker_count(settings, BrokerDirectories(data_dir).count, os.cpu_count() or 1)
-        check_length(run_dir, process_names(settings, brokers))
+        check_length(run_dir, process_names(settings, BrokerDirectories(data_dir, shared=True).ids or [1]))
     except ForebayError as error:
         return Check("run directory", PROBLEM, str(error), "`forebay up` would fail", "see what it says")
     session = os.environ.get("XDG_RUNTIME_DIR", "")
@@ -193,7 +193,7 @@ def _ports(data_dir: Path, settings: Settings, found: Found | None) -> Iterator[
             "ports", OK, ", ".join(f"{name} {address}" for name, address in addresses.items()) or "in use by us"
         )
         return
-    for listener in listeners(settings, max(1, BrokerDirectories(data_dir).count)):
+    for listener in listeners(settings, BrokerDirectories(data_dir, shared=True).ids or [1]):
         if listener.port <= 0:
             continue
         what = f"{listener.name} {listener.host}:{listener.port}"

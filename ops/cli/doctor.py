@@ -12,6 +12,7 @@ import msgspec
 from ops.cli.checks import OK, PROBLEM, Check, run_checks
 from ops.cli.options import config_option, data_dir_option
 from ops.cli.reached import REFUSED, format_option, reported
+from ops.cli.zookeeper_check import zookeeper_checks
 from ops.config.paths import default_config_file
 from ops.config.settings import load_settings
 
@@ -27,7 +28,8 @@ def doctor(ctx: click.Context, data_dir: Path, config_file: Path | None, form: s
     """Check this machine and the appliance. Exit code 1 if there is a problem; warnings alone are 0."""
     with reported():
         settings = load_settings(config_file or default_config_file(), environment=os.environ)
-        checks = list(run_checks(data_dir, settings))
+        checks = [*run_checks(data_dir, settings)]
+        checks += zookeeper_checks(settings["broker", "zookeeper.connect"], data_dir)
     problems = sum(check.state == PROBLEM for check in checks)
     if form == "json":
         click.echo(json.dumps({"problems": problems, "checks": msgspec.to_builtins(checks)}))

@@ -42,6 +42,10 @@ _LOOK_SECONDS = 0.02
 @click.option("--mqtt-port", type=click.IntRange(-1, 65535), help="0: any free one; -1: none.  [default: 1883]")
 @click.option("--kafka-port", type=click.IntRange(-1, 65535), help="This version has no Kafka listener.")
 @click.option("--http-port", type=click.IntRange(0, 65535), help="Metrics and health.  [default: 9644]")
+@click.option("--zookeeper", metavar="HOST:PORT,…/FOLDER", help="Be one of several machines, which meet there.")
+@click.option("--join", is_flag=True, help="Become part of the cluster that is there already.")
+@click.option("--listeners", metavar="tcp://HOST:PORT", help="Where other machines reach this one.")
+@click.option("--allow-insecure-listeners", is_flag=True, help="Others reach it though nothing is encrypted.")
 @click.option(
     "--accept-empty-broker",
     "accept_empty",
@@ -60,6 +64,10 @@ def up(
     mqtt_port: int | None,
     kafka_port: int | None,
     http_port: int | None,
+    zookeeper: str | None,
+    join: bool,
+    listeners: str | None,
+    allow_insecure_listeners: bool,
     accept_empty: tuple[int, ...],
     no_kill_hung: bool,
     hung_ms: int | None,
@@ -72,6 +80,10 @@ def up(
       forebay up                                     here, until Ctrl-C
       forebay up --detach --data-dir ./data          in the background
       forebay up --detach --mqtt-port 0 --http-port 0    on any free ports
+
+    \b
+    Several machines are one cluster; the first leaves --join out:
+      forebay up --join --zookeeper zk1,zk2,zk3/forebay --listeners tcp://10.0.0.2:9192 --allow-insecure-listeners
     """
     flags: dict[tuple[str, str], tuple[str, Any]] = {
         key: (flag, value)
@@ -80,6 +92,9 @@ def up(
             (("mqtt", "port"), "--mqtt-port", mqtt_port),
             (("kafka", "port"), "--kafka-port", kafka_port),
             (("http", "port"), "--http-port", http_port),
+            (("broker", "zookeeper.connect"), "--zookeeper", zookeeper),
+            (("broker", "listeners"), "--listeners", listeners),
+            (("broker", "allow.insecure.listeners"), "--allow-insecure-listeners", allow_insecure_listeners or None),
         )
         if value is not None
     }
@@ -87,7 +102,13 @@ def up(
     with reported():
         settings = load_settings(config_file or default_config_file(), environment=os.environ, flags=flags)
         start = Start(
-            data_dir, settings, kill_hung=not no_kill_hung, detached=detach, limits=limits, accept_empty=accept_empty
+            data_dir,
+            settings,
+            kill_hung=not no_kill_hung,
+            detached=detach,
+            limits=limits,
+            accept_empty=accept_empty,
+            join=join,
         )
         if detach:
             _detached(start)

@@ -71,12 +71,26 @@ class Settings:
     def bridge(self, bootstrap: str, **changes: Any) -> BridgeConfig:
         return BridgeConfig(**{**self._fields("bridge", BridgeConfig), "bootstrap": bootstrap, **changes})
 
+    @property
+    def zookeeper_session_ms(self) -> int:
+        return int(self["broker", "zookeeper.session.timeout.ms"])
+
+    def zookeeper_credentials(self) -> str:
+        """Return user:password, "" if none are set.
+
+        Raises:
+            ConfigError: the file can't be read, or others may read it.
+        """
+        path = self["broker", "zookeeper.password.file"]
+        return read_secret(path) if path else ""
+
     def check_files(self) -> None:
         """Check the files that settings name as the processes that read them will.
 
         Raises:
             ConfigError: one can't be read or used, or others may read a secret.
         """
+        self.zookeeper_credentials()
         if self.has_gateway:
             gateway = self.mqtt("")
             if gateway.tls_port >= 0:
@@ -238,6 +252,10 @@ def _host_and_port(key: str, text: str) -> tuple[str, int]:
 
 def _check_broker(merged: Settings) -> None:
     check_broker_configs(EffectiveConfigs(merged.broker_configs, {}), CONTROL_LIMITS)
+    if merged["broker", "zookeeper.connect"] and not merged["broker", "listeners"]:
+        raise ConfigError(
+            "zookeeper.connect makes this machine one of several, which have to reach it; set listeners=tcp://ADDRESS:9192"
+        )
 
 
 def _check_mqtt(merged: Settings) -> None:

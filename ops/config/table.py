@@ -29,8 +29,6 @@ _UNBUILT = {
     "offsets.topic.num.partitions": "50",
     "offsets.retention.minutes": "10080",
     "group.initial.rebalance.delay.ms": "3000",
-    "zookeeper.connect": "",
-    "zookeeper.session.timeout.ms": "18000",
     "producer.id.expiration.ms": "86400000",
 }
 
@@ -93,6 +91,19 @@ def _broker() -> list[Setting]:
             as_text,
             "tcp://host:port that clients on other machines are told; default: listeners.",
         ),
+        (
+            "zookeeper.connect",
+            "",
+            as_text,
+            "host:2181,host:2181/folder: several machines are one cluster, whose metadata is there.",
+        ),
+        (
+            "zookeeper.session.timeout.ms",
+            "18000",
+            whole(1000, 600_000),
+            "A machine that the servers have not heard for so long is gone.",
+        ),
+        ("zookeeper.password.file", "", as_text, "A file of mode 0600 with user:password; the nodes are that user's."),
         ("allow.insecure.listeners", "false", boolean, "Listen beyond loopback although nothing is encrypted."),
     ]
     found += [Setting(section="broker", key=k, default=d, parse=p, doc=doc) for k, d, p, doc in rows]

@@ -15,9 +15,10 @@ from ingest.discovery import FORMAT, Appliance, write_appliance
 from ingest.errors import StorageError
 from ingest.machine import machine_id
 from ops.config.settings import Settings
-from ops.supervisor.compose import Site, choose_broker_count, compose, listeners, process_names
+from ops.supervisor.compose import Site, compose, listeners, process_names
 from ops.supervisor.data_dir import LOG_NAME, DataDir
 from ops.supervisor.limits import SupervisionLimits
+from ops.supervisor.membership import become_member
 from ops.supervisor.ports import pick_ports
 from ops.supervisor.run_dir import choose_run_dir, open_page_dir, open_run_dir, sweep
 from ops.supervisor.spec import Plan
@@ -36,6 +37,7 @@ class Start:
 
     Attributes:
         accept_empty: Brokers that may start empty though they had data.
+        join: A new directory becomes part of the cluster that zookeeper.connect names.
     """
 
     data_dir: Path
@@ -43,6 +45,7 @@ class Start:
     kill_hung: bool = True
     detached: bool = False
     accept_empty: Collection[int] = ()
+    join: bool = False
     limits: SupervisionLimits = field(default_factory=SupervisionLimits)
 
 
@@ -73,10 +76,9 @@ def allow_open_files() -> None:
 
 def _prepare(start: Start, directory: DataDir, reporter: Reporter) -> Supervisor:
     settings = start.settings
-    kept_by = directory.brokers.check(start.accept_empty)
-    brokers = choose_broker_count(settings, directory.brokers.count, len(os.sched_getaffinity(0)))
+    member = become_member(directory, settings, join=start.join, accept_empty=start.accept_empty)
     run_dir = choose_run_dir(directory.path, directory.previous)
-    open_run_dir(run_dir, directory.path, process_names(settings, brokers))
+    open_run_dir(run_dir, directory.path, process_names(settings, member.broker_ids))
     sweep(directory.path)
     page_dir, warning = open_page_dir(run_dir, directory.path)
     for text in [*settings.warnings, *([warning] if warning else [])]:
@@ -86,27 +88,30 @@ def _prepare(start: Start, directory: DataDir, reporter: Reporter) -> Supervisor
     survivors = find_survivors(state.processes if state else [])
     alive = {survivor.process.name for survivor in survivors}
     try:
-        asked = listeners(settings, brokers)
+        asked = listeners(settings, member.broker_ids)
         ports = pick_ports(asked, state.ports if state else {}, alive)
         site = Site(
             data_dir=directory.path,
             run_dir=run_dir,
             page_dir=page_dir,
-            cluster_id=directory.cluster_id,
             machine=machine_id(),
+            member=member,
         )
-        specs = compose(settings, site, brokers, ports)
+        specs = compose(settings, site, ports)
         incarnation = directory.previous.incarnation + 1 if directory.previous else 1
-        endpoints = [site.endpoint(broker_id) for broker_id in range(1, brokers + 1)]
+        endpoints = [site.endpoint(broker_id) for broker_id in member.broker_ids]
         appliance = Appliance(
             format=FORMAT,
-            cluster_id=site.cluster_id,
+            cluster_id=member.cluster_id,
             incarnation=incarnation,
             run_dir=str(site.run_dir),
             boot_id=site.machine,
             brokers=endpoints,
             ports=ports,
-            kept_by=kept_by,
+            kept_by=member.kept_by,
+            site=member.site,
+            broker_ids=member.broker_ids,
+            zookeeper=member.zookeeper.connect if member.zookeeper else "",
         )
         _write(directory, appliance)
         plan = Plan(
@@ -145,7 +150,7 @@ class _Recorder:
         self._reporter.note(level, text)
 
     def ready(self, status: SupervisorStatus) -> None:
-        kept_by = self._directory.brokers.with_data()
+        kept_by = self._directory.brokers(shared=True).with_data()
         if kept_by != self._appliance.kept_by:
             try:
                 _write(self._directory, msgspec.structs.replace(self._appliance, kept_by=kept_by))

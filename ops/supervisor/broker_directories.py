@@ -17,19 +17,24 @@ class BrokerDirectories:
 
     Attributes:
         kept_by: Ids of the brokers that kept data when the appliance was last ready.
+        shared: Other directories have brokers of the same cluster: ids that are missing here are theirs.
     """
 
-    def __init__(self, data_dir: Path, kept_by: Collection[int] = ()) -> None:
+    def __init__(self, data_dir: Path, kept_by: Collection[int] = (), *, shared: bool = False) -> None:
         self.path = data_dir / "brokers"
         self.kept_by = kept_by
+        self.shared = shared
 
     @property
-    def count(self) -> int:
-        """The highest id of a broker that has a directory or had one, 0 if none ever had."""
+    def ids(self) -> list[int]:
+        """The ids of the brokers that have a directory or had one; of one that shares with no other, with no gap."""
         named: list[int] = []
         with contextlib.suppress(OSError):
             named = [int(folder.name) for folder in self.path.iterdir() if folder.name.isdecimal()]
-        return max([*named, *self.kept_by], default=0)
+        return self._without_gap({*named, *self.kept_by})
+
+    def _without_gap(self, ids: Collection[int]) -> list[int]:
+        return sorted(ids) if self.shared else list(range(1, max(ids, default=0) + 1))
 
     def with_data(self) -> list[int]:
         """Return the ids of the brokers that have begun to keep data; a bare folder may be where a disk belongs."""
@@ -46,7 +51,7 @@ class BrokerDirectories:
             ConfigError: an accepted one is not missing: told for ever, it would hide the next disk that is.
         """
         there = self.with_data()
-        had = {*self.kept_by, *range(1, max(there, default=0))}
+        had = {*self.kept_by, *self._without_gap(there)}
         missing = sorted(had - set(there))
         for broker_id in accepted:
             if broker_id not in missing:

@@ -2,32 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 
 from brokerd.config import BrokerConfig
 from brokerd.control.config import ControllerConfig
-from ingest.errors import ConfigError
 from ops.config.settings import Settings, advertised_of, listener_of
 from ops.metrics.config import MonitorConfig
+from ops.supervisor.membership import Member
 from ops.supervisor.ports import Listener
 from ops.supervisor.roles import process
 from ops.supervisor.spec import ProcessSpec
 
 CONTROLLERS = ("controller-1", "controller-2")
 GATEWAY, BRIDGE, MONITOR = "mqtt", "bridge", "monitor"
-DEFAULT_BROKERS_MAX = 2
+CONTROLLER_TCP = "controller"  # a listener's name
+PORTS_A_BROKER = 2  # clients', then other brokers'; the one below the first broker's is the controller's
 
 
 class Site(msgspec.Struct, frozen=True, kw_only=True):
-    """Where the appliance is, and who."""
+    """Where the appliance is, and who. `machine` is the boot id."""
 
     data_dir: Path
     run_dir: Path
     page_dir: Path
-    cluster_id: str
     machine: str
+    member: Member
 
     def endpoint(self, broker_id: int) -> str:
         return f"ipc://{self.run_dir}/broker-{broker_id}.sock"
@@ -40,26 +42,9 @@ class Site(msgspec.Struct, frozen=True, kw_only=True):
         return f"ipc://{self.run_dir}/controller.sock"
 
 
-def choose_broker_count(settings: Settings, on_disk: int, cores: int) -> int:
-    """Return how many brokers to run: what is asked for, else as many as there were, else by cores.
-
-    Raises:
-        ConfigError: fewer than there were: what the others hold would be out of reach.
-    """
-    asked = settings["broker", "brokers"]
-    if not asked:
-        return on_disk or max(1, min(cores, DEFAULT_BROKERS_MAX))
-    if int(asked) < on_disk:
-        raise ConfigError(
-            f"--brokers {asked}: the directory holds the data of {on_disk} brokers, and what the others keep would be "
-            f"out of reach; use --brokers {on_disk} or leave it out"
-        )
-    return int(asked)
-
-
-def process_names(settings: Settings, brokers: int) -> list[str]:
+def process_names(settings: Settings, broker_ids: Sequence[int]) -> list[str]:
     """Return the names of all processes."""
-    names = [*CONTROLLERS, *(f"broker-{broker_id}" for broker_id in range(1, brokers + 1)), MONITOR]
+    names = [*CONTROLLERS, *(f"broker-{broker_id}" for broker_id in broker_ids), MONITOR]
     if settings.has_gateway:
         names.append(GATEWAY)
     if settings.has_bridge:
@@ -67,35 +52,35 @@ def process_names(settings: Settings, brokers: int) -> list[str]:
     return names
 
 
-def listeners(settings: Settings, brokers: int) -> list[Listener]:
+def listeners(settings: Settings, broker_ids: Sequence[int]) -> list[Listener]:
     """Return the ports that are asked for."""
     found = []
     if settings.has_gateway:
         host = settings["mqtt", "host"]
-        found.append(Listener("mqtt", GATEWAY, host, settings["mqtt", "port"], "--mqtt-port"))
-        found.append(Listener("mqtts", GATEWAY, host, settings["mqtt", "tls_port"], "tls_port under [mqtt]"))
-    found.append(Listener("http", MONITOR, settings["http", "host"], settings["http", "port"], "--http-port"))
+        found.append(Listener("mqtt", (GATEWAY,), host, settings["mqtt", "port"], "--mqtt-port"))
+        found.append(Listener("mqtts", (GATEWAY,), host, settings["mqtt", "tls_port"], "tls_port under [mqtt]"))
+    found.append(Listener("http", (MONITOR,), settings["http", "host"], settings["http", "port"], "--http-port"))
     native = listener_of(settings)
     if native is not None:
         host, port = native
-        for broker_id in range(1, brokers + 1):
-            own = _port_of(broker_id, port)
-            found.append(Listener(_tcp_name(broker_id), f"broker-{broker_id}", host, own, "listeners under [broker]"))
+        several = bool(settings["broker", "zookeeper.connect"])
+        setting = "listeners under [broker]"
+        if several:
+            found.append(Listener(CONTROLLER_TCP, CONTROLLERS, host, _port(port, -1), setting))
+        for index, broker_id in enumerate(broker_ids):
+            name, first = f"broker-{broker_id}", PORTS_A_BROKER * index
+            found.append(Listener(_tcp_name(index), (name,), host, _port(port, first), setting))
+            if several:
+                found.append(Listener(_peer_name(index), (name,), host, _port(port, first + 1), setting))
     return found
 
 
-def compose(settings: Settings, site: Site, brokers: int, ports: dict[str, int]) -> list[ProcessSpec]:
+def compose(settings: Settings, site: Site, ports: dict[str, int]) -> list[ProcessSpec]:
     """Return the processes; controllers and brokers first."""
-    configs = settings.broker_configs
-    controller = ControllerConfig(
-        directory=str(site.data_dir / "controller"),
-        cluster_id=site.cluster_id,
-        endpoint=site.controller_endpoint,
-        broker_configs=configs,
-    )
+    controller = _controller(settings, site, ports)
     specs = [process(name, "controller", controller) for name in CONTROLLERS]
-    for broker_id in range(1, brokers + 1):
-        specs.append(process(f"broker-{broker_id}", "broker", _broker(settings, site, broker_id, ports)))
+    for index, broker_id in enumerate(site.member.broker_ids):
+        specs.append(process(f"broker-{broker_id}", "broker", _broker(settings, site, index, ports)))
     expected = [spec.name for spec in specs]
     bootstrap = str(site.data_dir)
     if settings.has_gateway:
@@ -107,7 +92,7 @@ def compose(settings: Settings, site: Site, brokers: int, ports: dict[str, int])
         expected.append(BRIDGE)
     monitor = MonitorConfig(
         run_dir=str(site.run_dir),
-        cluster_id=site.cluster_id,
+        cluster_id=site.member.cluster_id,
         expected=expected,
         http_host=settings["http", "host"],
         http_port=ports["http"],
@@ -117,25 +102,39 @@ def compose(settings: Settings, site: Site, brokers: int, ports: dict[str, int])
     return [*specs, process(MONITOR, "monitor", monitor)]
 
 
-def _broker(settings: Settings, site: Site, broker_id: int, ports: dict[str, int]) -> BrokerConfig:
-    tcp_endpoint = advertised = ""
-    if (native := listener_of(settings)) and (told := advertised_of(settings)):
-        bound = ports[_tcp_name(broker_id)]
-        tcp_endpoint = f"tcp://{native[0]}:{bound}"
-        advertised = f"tcp://{told[0]}:{_port_of(broker_id, told[1]) or bound}"
+def _controller(settings: Settings, site: Site, ports: dict[str, int]) -> ControllerConfig:
+    endpoint, advertised = _endpoints(settings, CONTROLLER_TCP, -1, ports)
+    return ControllerConfig(
+        directory=str(site.data_dir / "controller"),
+        cluster_id=site.member.cluster_id,
+        endpoint=site.controller_endpoint,
+        tcp_endpoint=endpoint,
+        advertised_tcp_endpoint=advertised,
+        broker_configs=settings.broker_configs,
+        zookeeper=site.member.zookeeper,
+    )
+
+
+def _broker(settings: Settings, site: Site, index: int, ports: dict[str, int]) -> BrokerConfig:
+    broker_id = site.member.broker_ids[index]
+    first = PORTS_A_BROKER * index
+    tcp_endpoint, advertised = _endpoints(settings, _tcp_name(index), first, ports)
+    peer_tcp_endpoint, advertised_peer = _endpoints(settings, _peer_name(index), first + 1, ports)
     return BrokerConfig(
         broker_id=broker_id,
-        cluster_id=site.cluster_id,
+        cluster_id=site.member.cluster_id,
         log_dir=str(site.data_dir / "brokers" / str(broker_id)),
         page_path=str(site.page_dir / f"broker-{broker_id}.page"),
         failed_dir=str(site.data_dir / "failed"),
         endpoint=site.endpoint(broker_id),
         peer_endpoint=site.peer_endpoint(broker_id),
-        site=site.cluster_id,
+        site=site.member.site,
         controller_endpoint=site.controller_endpoint,
         machine=site.machine,
         tcp_endpoint=tcp_endpoint,
         advertised_tcp_endpoint=advertised,
+        peer_tcp_endpoint=peer_tcp_endpoint,
+        advertised_peer_tcp_endpoint=advertised_peer,
         rack=settings["broker", "broker.rack"],
         local_read=settings["broker", "local.read"],
         auto_create_topics_enable=settings["broker", "auto.create.topics.enable"] == "true",
@@ -144,10 +143,22 @@ def _broker(settings: Settings, site: Site, broker_id: int, ports: dict[str, int
     )
 
 
-def _port_of(broker_id: int, first: int) -> int:
-    """Return a broker's own of the ports that begin at `first`; the odd ones are for traffic between brokers."""
-    return first + 2 * (broker_id - 1) if first else 0
+def _endpoints(settings: Settings, name: str, offset: int, ports: dict[str, int]) -> tuple[str, str]:
+    """Return where a listener for other machines binds and what those are told, "" twice if there is none."""
+    native, told = listener_of(settings), advertised_of(settings)
+    if name not in ports or native is None or told is None:
+        return "", ""
+    return f"tcp://{native[0]}:{ports[name]}", f"tcp://{told[0]}:{_port(told[1], offset) or ports[name]}"
 
 
-def _tcp_name(broker_id: int) -> str:
-    return "tcp" if broker_id == 1 else f"tcp-{broker_id}"
+def _port(first: int, offset: int) -> int:
+    """Return one of the ports around the first broker's; 0 stays any free one."""
+    return first + offset if first else 0
+
+
+def _tcp_name(index: int) -> str:
+    return f"tcp-{index + 1}" if index else "tcp"
+
+
+def _peer_name(index: int) -> str:
+    return f"peer-{index + 1}" if index else "peer"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import os
 from pathlib import Path
@@ -27,6 +26,7 @@ class DataDir:
     """A directory that this supervisor owns: it holds the lock.
 
     Attributes:
+        cluster_id: Whose data it holds, "" if nobody's yet.
         previous: What the last appliance on it told of itself.
     """
 
@@ -58,11 +58,10 @@ class DataDir:
         except OSError as error:
             raise ConfigError(f"can't write to {path}: {error.strerror}") from None
         cluster_id = previous.cluster_id if previous else _cluster_id_of_brokers(path)
-        return cls(path, lock, cluster_id or _new_cluster_id(), previous)
+        return cls(path, lock, cluster_id, previous)
 
-    @property
-    def brokers(self) -> BrokerDirectories:
-        return BrokerDirectories(self.path, self.previous.kept_by if self.previous else ())
+    def brokers(self, *, shared: bool) -> BrokerDirectories:
+        return BrokerDirectories(self.path, self.previous.kept_by if self.previous else (), shared=shared)
 
 
 def _make(path: Path) -> bool:
@@ -120,11 +119,6 @@ def _cluster_id_of_brokers(path: Path) -> str:
     if len(found) > 1:
         raise ForeignDirectory(f"{path}/brokers holds directories of several clusters: {sorted(found)}", path=path)
     return found.pop() if found else ""
-
-
-def _new_cluster_id() -> str:
-    """Return 22 characters, as Kafka's."""
-    return base64.urlsafe_b64encode(os.urandom(16)).decode().rstrip("=")
 
 
 def _user(uid: int) -> str:

@@ -18,13 +18,13 @@ class Listener(msgspec.Struct, frozen=True):
 
     Attributes:
         name: Of the listener: mqtt, mqtts, http, tcp.
-        process: Whose it is.
+        processes: Whose it is: one of these listens.
         port: 0: any free one; -1: none.
         setting: What to set to have another.
     """
 
     name: str
-    process: str
+    processes: tuple[str, ...]
     host: str
     port: int
     setting: str
@@ -43,7 +43,7 @@ def pick_ports(listeners: Iterable[Listener], running: dict[str, int], survivors
     for listener in listeners:
         if listener.port < 0:
             continue
-        before = running.get(listener.name) if listener.process in survivors else None
+        before = running.get(listener.name) if survivors.intersection(listener.processes) else None
         if before is not None and listener.port in (0, before):
             ports[listener.name] = before
         elif listener.port == 0:

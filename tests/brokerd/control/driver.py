@@ -47,8 +47,8 @@ class Driver:
         self._next_topic_id = 0
         self.restart()
 
-    def restart(self) -> None:
-        """A new controller wins, with nothing but what is durable."""
+    def restart(self, absent: Sequence[int] = ()) -> None:
+        """A new controller wins, with nothing but what is durable and what the store says of machines."""
         self._controller_epoch += 1
         self.core = Controller(
             ClusterImage(self.records()),
@@ -58,6 +58,7 @@ class Driver:
             broker_configs=self._broker_configs,
             session_timeout_ms=SESSION_MS,
             limits=self._limits,
+            absent=absent,
         )
 
     def records(self) -> list[Record]:

@@ -270,6 +270,7 @@ def registration(
     partitions: list[LocalPartition] | None = None,
     producer_id_floor: int = -1,
     cluster_id: str = CLUSTER_ID,
+    site: str = "",
 ) -> BrokerRegistrationRequest:
     """Return what a broker says when it comes up."""
     broker = BrokerMetadata(
@@ -281,6 +282,7 @@ def registration(
         page_path=f"/dev/shm/broker-{broker_id}.page",
         incarnation=incarnation,
         directory_id=directory_id or f"directory-{broker_id}",
+        site=site,
     )
     return BrokerRegistrationRequest(broker, cluster_id, partitions or [], producer_id_floor)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from brokerd.control.events import ConnectionLost, PeerGone, Received, Tick
+from brokerd.control.sessions import ABSENT_MS
 from ingest.wire.codes import ErrorCode
 from ingest.wire.messages import BrokerHeartbeatRequest, CreateTopicsRequest, NewTopic
 from replicas.state import NO_LEADER
@@ -54,6 +55,16 @@ def test_a_new_controller_waits_a_whole_session_before_it_declares_deaths(driver
     assert alive(driver) == [1, 2]
     driver.later(1)
     assert alive(driver) == []
+
+
+def test_a_broker_whose_machine_reaches_the_store_no_more_has_little_time_to_speak(driver: Driver) -> None:
+    driver.restart(absent=[1, 2])
+    driver.later(ABSENT_MS - 1)
+    driver.heartbeat(2)
+    driver.later(1)
+    assert alive(driver) == [2]
+    driver.later(SESSION_MS - 2)
+    assert alive(driver) == [2], "it was heard, and has a session like any other"
 
 
 def test_an_answer_that_can_not_be_delivered_is_a_death(driver: Driver) -> None:

@@ -9,9 +9,12 @@ import brokerd.control
 
 SHELL = {
     "process.py",
+    "candidacy.py",
+    "guide.py",
     "embedded.py",
     "lock.py",
     "zookeeper.py",
+    "zookeeper_cluster.py",
     "zookeeper_presence.py",
     "zookeeper_records.py",
     "zookeeper_reign.py",

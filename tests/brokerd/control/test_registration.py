@@ -8,7 +8,7 @@ import pytest
 
 from ingest.wire.codes import ErrorCode
 from ingest.wire.messages import AllocateProducerIdsRequest, LocalPartition, NewTopic
-from tests.brokerd.control.driver import Driver
+from tests.brokerd.control.driver import SESSION_MS, Driver
 from tests.brokerd.control.harness import registration
 
 
@@ -74,6 +74,15 @@ def test_a_replaced_incarnation_never_registers_again(driver: Driver) -> None:
     assert driver.refusal(registration(1, incarnation=1)) == ErrorCode.STALE_BROKER_EPOCH
     driver.restart()
     assert driver.refusal(registration(1, incarnation=1)) == ErrorCode.STALE_BROKER_EPOCH
+
+
+def test_no_other_machine_takes_the_id_of_a_broker_that_lives(driver: Driver) -> None:
+    driver.register(2, site="here")
+    stranger = registration(2, incarnation=7, site="there", directory_id="another")
+    assert driver.refusal(stranger) == ErrorCode.DUPLICATE_BROKER_REGISTRATION
+    driver.register(2, incarnation=3, site="there")  # its disk was moved there
+    driver.later(SESSION_MS)
+    driver.register(2, incarnation=7, site="here", directory_id="another")
 
 
 def test_a_replaced_incarnation_is_fenced_from_everything_else(driver: Driver) -> None:

@@ -22,6 +22,7 @@ from brokerd.control import zookeeper_reign, zookeeper_session
 from brokerd.control.image import ClusterImage
 from brokerd.control.records import Record, TopicRecord, VersionRecord
 from brokerd.control.zookeeper import ZookeeperStore
+from brokerd.control.zookeeper_cluster import Membership
 from brokerd.control.zookeeper_session import Refused, Requests, Unreachable
 from brokerd.control.zookeeper_tree import BrokerNode
 from ingest.errors import ConfigError, DiskFull, Fenced, ForeignDirectory, StorageError
@@ -59,7 +60,7 @@ def new_candidate(at: str) -> Iterator[Callable[..., Candidate]]:
 
 @pytest.fixture
 def active(new_candidate: Callable[..., Candidate]) -> Candidate:
-    candidate = new_candidate()
+    candidate = new_candidate(endpoint="tcp://active:1")
     candidate.win()
     return candidate
 
@@ -82,14 +83,26 @@ class Campaign:
         return self.image
 
 
+def wait_present(candidate: Candidate, expected: dict[int, int]) -> None:
+    """Wait until it sees these brokers; nobody is told, so it is asked."""
+    deadline = time.monotonic() + 10
+    seen = None
+    while seen != expected:
+        assert time.monotonic() < deadline, f"present: {seen}"
+        with contextlib.suppress(StorageError):
+            seen = candidate.store.present()
+        time.sleep(0.01)
+
+
 def wait_fenced(candidate: Candidate) -> None:
     """Wait until it may no longer act."""
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline:
         try:
-            candidate.store.wait_for_change(100)
+            candidate.store.check()
         except Fenced:
             return
+        time.sleep(0.01)
     raise AssertionError("it goes on reigning")
 
 
@@ -140,7 +153,6 @@ def test_a_controller_that_was_stopped_writes_nothing_after_another_has_won(
     epoch = int(zombie.line("active"))
     next_one = new_candidate()
     assert next_one.store.present() == {1: 11}
-    next_one.store.wait_for_change(0)
     zombie.signal(signal.SIGSTOP)
     image = Campaign(next_one).wait_won()
     assert next_one.epoch == epoch + 1
@@ -190,7 +202,7 @@ def test_past_the_lease_nothing_is_sent(active: Candidate, monkeypatch: pytest.M
     with pytest.raises(Fenced):
         active.store.load()
     with pytest.raises(Fenced):
-        active.store.wait_for_change(1000)
+        active.store.check()
     monkeypatch.undo()
     with pytest.raises(Fenced):  # also once the clock is right again: others may have acted since
         active.put(VersionRecord(9))
@@ -345,10 +357,8 @@ def test_presence_outlives_its_session(new_candidate: Callable[..., Candidate], 
     candidate.store.register_broker(1, 11)
     assert watcher.store.present() == {1: 11}
     end_session(candidate.store, ensemble)
-    changed = watcher.store.wait_for_change(10_000)
-    assert changed == ["/brokers/ids/1"]
-    while watcher.store.present() != {1: 11}:
-        assert watcher.store.wait_for_change(10_000) == ["/brokers/ids/1"]
+    wait_present(watcher, {})
+    wait_present(watcher, {1: 11})
 
 
 def test_a_reign_does_not_outlive_its_session(active: Candidate, ensemble: Ensemble) -> None:
@@ -360,42 +370,36 @@ def test_a_reign_does_not_outlive_its_session(active: Candidate, ensemble: Ensem
     assert active.epoch == 2
 
 
-def test_changes_are_told_once_and_none_is_missed(active: Candidate, new_candidate: Callable[..., Candidate]) -> None:
-    watcher, other = new_candidate(), new_candidate(machine="another")
-    other.store.register_broker(2, 21)
-    assert watcher.store.wait_for_change(5000) == ["/brokers/ids/2", "/controller"], "all of it is new to this caller"
-    assert watcher.store.wait_for_change(0) == []
-    active.store.register_broker(1, 11)
-    other.store.register_broker(2, 22)
-    seen: set[str] = set()
-    while seen != {"/brokers/ids/1", "/brokers/ids/2"}:
-        changed = watcher.store.wait_for_change(5000)
-        assert changed
-        seen.update(changed)
-    assert watcher.store.present() == {1: 11, 2: 22}
-    active.store.resign()
-    assert select.select([watcher.store.change_fd], [], [], 5)[0], "a loop that waits elsewhere hears of it"
-    assert watcher.store.wait_for_change(5000) == ["/controller"]
-    assert watcher.store.present() == {1: 11, 2: 22}, "resigning is not the end of its brokers"
-    active.store.close()
-    assert watcher.store.wait_for_change(5000) == ["/brokers/ids/1"]
-
-
-def test_a_standby_registers_its_brokers_while_it_waits(
+def test_a_standby_keeps_its_brokers_present_and_sees_who_reigns(
     active: Candidate, new_candidate: Callable[..., Candidate]
 ) -> None:
-    standby = new_candidate(machine="another")
-    thread = threading.Thread(
-        target=lambda: standby.store.campaign(standby.lifeline.stop_fd, lambda: standby.store.register_broker(2, 21))
-    )
-    thread.start()
-    active.store.controller_endpoint()
-    while "/brokers/ids/2" not in active.store.wait_for_change(5000):
-        pass
+    standby = new_candidate(machine="another", endpoint="tcp://standby:1")
+    standby.store.register_broker(2, 21)
+    campaign = Campaign(standby)
+    standby.wait_beats(2)
     assert active.store.present() == {2: 21}
-    standby.lifeline.stop()
-    thread.join(5)
-    assert not thread.is_alive()
+    assert standby.store.controller_endpoint() == "tcp://active:1"
+    active.store.resign()
+    campaign.wait_won()
+    assert standby.store.controller_endpoint() == "tcp://standby:1"
+    assert standby.store.present() == {2: 21}
+
+
+def test_who_holds_the_lock_of_a_machine_waits_for_no_session_of_a_dead_one(
+    at: str, new_candidate: Callable[..., Candidate], processes: Processes
+) -> None:
+    killed = Child(processes, "told", at)
+    epoch = int(killed.line("active"))
+    killed.kill()
+    stranger = new_candidate(machine="another", alone=True)
+    waiting = Campaign(stranger)
+    stranger.wait_beats(2)
+    heir = new_candidate(alone=True)
+    heir.win()
+    assert heir.epoch == epoch + 1
+    assert waiting.image is None, "another machine's may live"
+    heir.store.close()
+    waiting.wait_won()
 
 
 def test_a_machines_next_candidate_takes_its_brokers_over_and_no_other_machines(
@@ -409,7 +413,6 @@ def test_a_machines_next_candidate_takes_its_brokers_over_and_no_other_machines(
     with pytest.raises(StorageError, match="kept by machine this-machine, not by another: if there are two brokers"):
         stranger.store.register_broker(1, 99)
     stranger.store.register_broker(2, 21)
-    stranger.store.unregister_broker(1)
     heir = new_candidate()
     heir.store.register_broker(1, 12)
     assert stranger.store.present() == {1: 12, 2: 21}
@@ -420,11 +423,9 @@ def test_presence_that_someone_removed_is_made_again(
 ) -> None:
     candidate = new_candidate()
     candidate.store.register_broker(1, 11)
-    candidate.store.present()
     with ensemble.client() as client:
         client.delete(f"/{folder}/brokers/ids/1")
-    while candidate.store.present() != {1: 11}:
-        candidate.store.wait_for_change(5000)
+    wait_present(candidate, {1: 11})
 
 
 def test_what_was_registered_during_an_outage_is_seen_after_it(
@@ -436,15 +437,9 @@ def test_what_was_registered_during_an_outage_is_seen_after_it(
     ensemble.kill(*ensemble.numbers)
     with pytest.raises(StorageError, match="no server that belongs to a quorum answers"):
         candidate.store.register_broker(2, 21)
-    with pytest.raises(StorageError):
-        candidate.store.unregister_broker(1)
     ensemble.start()
     ensemble.wait_serving()
-    seen: dict[int, int] = {}
-    while seen != {2: 21}:
-        watcher.store.wait_for_change(5000)
-        with contextlib.suppress(StorageError):
-            seen = watcher.store.present()
+    wait_present(watcher, {1: 11, 2: 21})
 
 
 # ---- a thousand partitions -------------------------------------------------------------------------------------------
@@ -620,3 +615,45 @@ def test_the_whole_root_of_an_ensemble_may_not_be_someone_elses(ensemble: Ensemb
     candidate = Candidate(ZookeeperStore(ensemble.hosts, cluster_id="c", endpoint="", machine="m"))
     with pytest.raises(ForeignDirectory, match="not a Forebay metadata store"):
         candidate.win()
+
+
+# ---- founding and joining --------------------------------------------------------------------------------------------
+
+
+def membership(at: str) -> Membership:
+    return Membership(at.removeprefix("zookeeper:"), credentials="", session_timeout_ms=SESSION_MS)
+
+
+def test_the_first_machine_founds_a_cluster_and_others_find_it(at: str) -> None:
+    with membership(at) as first, membership(at) as second:
+        assert first.cluster_id() == ""
+        first.found("one")
+        assert second.cluster_id() == "one"
+        with pytest.raises(ForeignDirectory, match="belongs to cluster one, not to two"):
+            second.found("two")
+
+
+def test_no_two_machines_are_given_the_same_broker_id(at: str) -> None:
+    with membership(at) as first:
+        first.found("one")
+        assert first.take_broker_ids(2) == [1, 2]
+    taken: list[int] = []
+
+    def take() -> None:
+        with membership(at) as machine:
+            for _ in range(3):
+                taken.extend(machine.take_broker_ids(2))
+
+    threads = [threading.Thread(target=take) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert sorted(taken) == list(range(3, 21))
+
+
+def test_what_is_no_cluster_of_ours_is_not_joined(at: str, ensemble: Ensemble, folder: str) -> None:
+    with ensemble.client() as client:
+        client.create(f"/{folder}/cluster/id", b'{"version":"1","id":"xyz"}', makepath=True)
+    with membership(at) as machine, pytest.raises(ForeignDirectory, match="not a Forebay metadata store"):
+        machine.cluster_id()

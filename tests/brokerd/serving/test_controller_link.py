@@ -8,6 +8,7 @@ from brokerd.serving.controller_link import (
     HEARTBEAT_GRACE_MS,
     HEARTBEAT_WAIT_MS,
     REGISTRATION_TIMEOUT_MS,
+    RETRY_MS,
     ControllerLink,
     Effect,
     Forwarded,
@@ -122,10 +123,35 @@ def test_what_is_forwarded_comes_back_under_the_callers_number_or_is_given_up() 
     body = CreateTopicsRequest([NewTopic("t")])
     (first,) = sent(link.forward(peer, 77, body, 10, 500))
     (second,) = sent(link.forward(peer, 78, body, 10, 500))
-    response = answer(first, None, ErrorCode.NOT_CONTROLLER)
+    response = answer(first, None, ErrorCode.POLICY_VIOLATION)
     assert link.on_response(response, 20) == [Forwarded(peer, 77, response)]
     assert Unanswered(peer, 78) in link.tick(510)
     assert link.on_response(answer(second, None), 600) == []
+
+
+def test_a_guide_sends_the_broker_where_the_controller_is_and_all_is_asked_there() -> None:
+    link, heartbeat = registered_link()
+    peer = Peer(0, b"id")
+    (forwarded,) = sent(link.forward(peer, 77, CreateTopicsRequest([NewTopic("t")]), 10, 500))
+    guided = decode_response(
+        [encode_response(heartbeat.correlation_id, None, ErrorCode.NOT_CONTROLLER, "tcp://b:9191")]
+    )
+    effects = link.on_response(guided, 20)
+    assert effects[0] == Reconnect("tcp://b:9191")
+    assert Unanswered(peer, 77) in effects, "whether it was done is unknown: the guide did nothing, another might have"
+    (again,) = sent(effects)
+    assert again.body.broker_epoch == 4, "it is registered with the cluster, not with a machine"
+    assert link.on_response(answer(forwarded, None), 30) == []
+
+
+def test_a_guide_who_knows_no_controller_is_asked_again_soon() -> None:
+    link, heartbeat = registered_link()
+    response = answer(heartbeat, None, ErrorCode.NOT_CONTROLLER)
+    assert link.on_response(response, 20) == []
+    assert link.tick(21) == []
+    assert link.next_deadline_ms() <= 20 + RETRY_MS
+    (again,) = sent(link.tick(20 + RETRY_MS))
+    assert again.body.broker_epoch == 4
 
 
 def test_producer_ids_are_asked_for_once_at_a_time() -> None:

@@ -8,7 +8,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -78,15 +79,29 @@ class Forebay:
         return path.read_text()[-3000:] if path.is_file() else ""
 
 
+@contextmanager
+def running(processes: Processes, directory: Path) -> Iterator[Callable[[str], Forebay]]:
+    """Yield what makes an appliance on a data directory of that name; end all of them."""
+    made: list[Forebay] = []
+
+    def make(name: str) -> Forebay:
+        runtime_dir = Path(tempfile.mkdtemp(prefix="fb-", dir="/tmp"))  # short: sockets are in it
+        made.append(Forebay(processes, directory / name, runtime_dir))
+        return made[-1]
+
+    try:
+        yield make
+    finally:
+        for appliance in made:
+            if (appliance.data_dir / "appliance.json").exists():
+                appliance.run("down", "--now", "--data-dir", str(appliance.data_dir), code=None)
+        processes.end()
+        for appliance in made:
+            shutil.rmtree(appliance.runtime_dir)
+            shutil.rmtree(shared_memory_dir(appliance.data_dir), ignore_errors=True)
+
+
 @pytest.fixture
 def forebay(processes: Processes, tmp_path: Path) -> Iterator[Forebay]:
-    runtime_dir = Path(tempfile.mkdtemp(prefix="fb-", dir="/tmp"))  # short: sockets are in it
-    appliance = Forebay(processes, tmp_path / "data", runtime_dir)
-    try:
-        yield appliance
-    finally:
-        if (appliance.data_dir / "appliance.json").exists():
-            appliance.run("down", "--now", "--data-dir", str(appliance.data_dir), code=None)
-        processes.end()
-        shutil.rmtree(runtime_dir)
-        shutil.rmtree(shared_memory_dir(appliance.data_dir), ignore_errors=True)
+    with running(processes, tmp_path) as make:
+        yield make("data")

@@ -1,0 +1,104 @@
+"""`forebay up --zookeeper`: several data directories are one cluster, as if each were on a machine of its own."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.ops.cli.conftest import Forebay, running
+from tests.processes import Processes
+from tests.zookeeper import Ensemble
+
+pytestmark = pytest.mark.needs("zookeeper")
+
+LISTENERS = ("--listeners", "tcp://127.0.0.1:0")
+
+
+@pytest.fixture
+def connect(ensemble: Ensemble) -> str:
+    return ensemble.connect(f"cluster-{uuid.uuid4().hex[:12]}")
+
+
+@pytest.fixture
+def machine(processes: Processes, tmp_path: Path) -> Iterator[Callable[[str], Forebay]]:
+    """Return what makes an appliance on a data directory of its own; all are ended after the test."""
+    with running(processes, tmp_path) as start:
+        yield start
+
+
+def brokers(appliance: Forebay) -> dict[int, bool]:
+    """Return each broker that the cluster knows, and whether it lives."""
+    done = appliance.run("cluster", "info", "--data-dir", str(appliance.data_dir), "--format", "json")
+    info: dict[str, Any] = json.loads(done.stdout)
+    return {broker["broker_id"]: broker["alive"] for broker in info["brokers"]}
+
+
+def test_machines_join_get_ids_of_their_own_and_one_may_go(
+    machine: Callable[[str], Forebay], connect: str, ensemble: Ensemble
+) -> None:
+    first, second = machine("a"), machine("b")
+    first.up("--zookeeper", connect, *LISTENERS, "--brokers", "2")
+    second.up("--join", "--zookeeper", connect, *LISTENERS, "--brokers", "1")
+    assert brokers(second) == {1: True, 2: True, 3: True}
+    second.run("topic", "create", "t", "-p", "3", "--data-dir", str(second.data_dir))
+    described = first.run("topic", "describe", "t", "--data-dir", str(first.data_dir), "--format", "json").stdout
+    partitions = json.loads(described)["partitions"]
+    assert all(len(p["replicas"]) == 2 and 3 in p["replicas"] for p in partitions), "a copy on each machine"
+    first.down()
+    assert second.status()["ready"]
+    assert brokers(second)[3]
+    first.up("--zookeeper", connect, *LISTENERS)
+    second.run("cluster", "health", "--exit-when-healthy", "--data-dir", str(second.data_dir))
+    assert brokers(first) == {1: True, 2: True, 3: True}, "it has the brokers it had"
+
+
+def test_a_killed_controller_process_is_replaced_on_its_own_machine_at_once(
+    machine: Callable[[str], Forebay], connect: str
+) -> None:
+    appliance = machine("a")
+    appliance.up("--zookeeper", connect, *LISTENERS, "--brokers", "1")
+    active = next(p["pid"] for p in appliance.status()["processes"] if p["name"] == "controller-1")
+    appliance.processes.kill(active)
+    appliance.run("topic", "create", "t", "--data-dir", str(appliance.data_dir))  # long before its session times out
+
+
+def test_doctor_tells_of_servers_that_do_not_answer_and_of_one_disk_for_both(
+    machine: Callable[[str], Forebay], connect: str, ensemble: Ensemble
+) -> None:
+    appliance = machine("a")
+    appliance.environment |= {"FOREBAY_ZOOKEEPER_CONNECT": connect, "FOREBAY_LISTENERS": "tcp://127.0.0.1:0"}
+
+    def said() -> list[dict[str, str]]:
+        done = appliance.run("doctor", "--format", "json", "--data-dir", str(appliance.data_dir), code=None)
+        return [check for check in json.loads(done.stdout)["checks"] if check["name"] == "zookeeper"]
+
+    first, *others = said()
+    assert (first["state"], first["what"]) == ("ok", "3 of 3 servers take connections")
+    assert len(others) == 3
+    assert all("on the disk of the log" in check["what"] for check in others), "the test keeps all on one"
+    ensemble.kill(1)
+    assert said()[0]["state"] == "warning"
+    ensemble.kill(2)
+    assert said()[0]["state"] == "problem"
+
+
+def test_founding_joining_and_leaving_are_not_mistaken_for_each_other(
+    machine: Callable[[str], Forebay], connect: str
+) -> None:
+    first, second, alone = machine("a"), machine("b"), machine("c")
+    assert "holds no cluster" in first.up("--join", "--zookeeper", connect, *LISTENERS, code=2).stderr
+    assert "add --zookeeper" in first.up("--join", code=2).stderr
+    first.up("--zookeeper", connect, *LISTENERS, "--brokers", "1")
+    assert "add --join to become part" in second.up("--zookeeper", connect, *LISTENERS, code=2).stderr
+    assert "set listeners=" in second.up("--zookeeper", connect, code=2).stderr
+    first.down()
+    assert f"give its address: --zookeeper {connect}" in first.up(code=2).stderr
+    alone.up("--brokers", "1")
+    alone.down()
+    assert "metadata of a cluster of its own" in alone.up("--zookeeper", connect, *LISTENERS, code=2).stderr
+    alone.up()

@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import pytest
 from kazoo.client import KazooClient
 
 from tests.machine import ZOOKEEPER_JAR, program
+from tests.network import Machine
 from tests.processes import Processes
 
 _SERVER = "org.apache.zookeeper.server.quorum.QuorumPeerMain"
@@ -29,6 +30,8 @@ TICK_MS = 200  # sessions last 2 to 20 ticks
 class Ensemble:
     """Three servers, ids 1 to 3. Thread: the test's.
 
+    Args:
+        machines: One for each server; without, all are on loopback.
     Attributes:
         hosts: What a client connects to.
         session_ms_max: The longest session the servers grant.
@@ -36,12 +39,13 @@ class Ensemble:
 
     session_ms_max = 20 * TICK_MS
 
-    def __init__(self, directory: Path, *, size: int = 3) -> None:
+    def __init__(self, directory: Path, *, size: int = 3, machines: Sequence[Machine] = ()) -> None:
         self._directory = directory
         self._processes = Processes()
-        self._ports = {number: _free_port() for number in range(1, size + 1)}
+        self._machines = dict(enumerate(machines, 1))
+        self._ports = {number: free_port() for number in range(1, size + 1)}
         self._running: dict[int, subprocess.Popen[bytes]] = {}
-        peers = [f"server.{n}=127.0.0.1:{_free_port()}:{_free_port()}" for n in self._ports]
+        peers = [f"server.{n}={self._address(n)}:{free_port()}:{free_port()}" for n in self._ports]
         for number, port in self._ports.items():
             home = directory / str(number)
             home.mkdir(parents=True)
@@ -49,7 +53,7 @@ class Ensemble:
             settings = [
                 f"dataDir={home}",
                 f"clientPort={port}",
-                "clientPortAddress=127.0.0.1",
+                f"clientPortAddress={self._address(number)}",
                 f"tickTime={TICK_MS}",
                 "initLimit=50",
                 "syncLimit=10",
@@ -61,7 +65,13 @@ class Ensemble:
 
     @property
     def hosts(self) -> str:
-        return ",".join(f"127.0.0.1:{port}" for port in self._ports.values())
+        return ",".join(f"{self._address(number)}:{port}" for number, port in self._ports.items())
+
+    def _address(self, number: int) -> str:
+        return self._machines[number].address if self._machines else "127.0.0.1"
+
+    def _command(self, number: int, *arguments: str | os.PathLike[str]) -> list[str | os.PathLike[str]]:
+        return [*self._machines[number].command(*arguments)] if self._machines else list(arguments)
 
     def connect(self, folder: str) -> str:
         """Return what a client of this folder connects to."""
@@ -103,7 +113,7 @@ class Ensemble:
                 assert java is not None, "no java"
                 with open(home / "log", "ab") as output:
                     self._running[number] = self._processes.start(
-                        [java, *_JAVA_OPTIONS, "-cp", str(ZOOKEEPER_JAR), _SERVER, str(home / "zoo.cfg")],
+                        self._command(number, java, *_JAVA_OPTIONS, "-cp", ZOOKEEPER_JAR, _SERVER, home / "zoo.cfg"),
                         stdout=output,
                         stderr=output,
                         cwd=home,
@@ -122,12 +132,10 @@ class Ensemble:
 
     def mode(self, number: int) -> str:
         """Return "leader" or "follower", or nothing while the node does not serve."""
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self._ports[number]), 1) as asked:
-            asked.settimeout(1)
-            asked.sendall(b"srvr")
-            answer = b""
-            while piece := asked.recv(4096):
-                answer += piece
+        asking = f"exec 3<>/dev/tcp/{self._address(number)}/{self._ports[number]} && echo -n srvr >&3 && cat <&3"
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            command = self._command(number, "bash", "-c", asking)
+            answer = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=1).stdout
             for line in answer.decode().splitlines():
                 if line.startswith("Mode: "):
                     return line.removeprefix("Mode: ")
@@ -186,7 +194,8 @@ def ensemble(shared_ensemble: Ensemble) -> Iterator[Ensemble]:
     shared_ensemble.restore()
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a TCP port of loopback that nobody listens on now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
+
 from ingest.admin import Admin
 from ingest.log.names import partition_name
 from ingest.records.header import verify_batch, verify_header
@@ -27,25 +30,31 @@ def compare_copies(tree: ProcessTree, topic: str) -> list[str]:
         described = admin.describe_topic(topic)
     problems = []
     for partition in described.partitions:
-        copies = {
-            broker: stored(tree, broker, described.topic_id, partition.partition) for broker in partition.replicas
-        }
-        (first, expected), *others = copies.items()
-        for broker, found in others:
-            end = min(max(expected, default=-1), max(found, default=-1))
-            start = max(min(expected, default=0), min(found, default=0))
-            mine = {offset: data for offset, data in expected.items() if start <= offset <= end}
-            theirs = {offset: data for offset, data in found.items() if start <= offset <= end}
-            if mine != theirs:
-                problems.append(f"{topic}-{partition.partition}: brokers {first} and {broker} differ")
-            if bool(expected) != bool(found):
-                problems.append(f"{topic}-{partition.partition}: broker {first} or {broker} holds nothing")
+        homes = {broker: tree.data_dir / "brokers" / str(broker) for broker in partition.replicas}
+        problems += compare_directories(homes, described.topic_id, partition.partition)
     return problems
 
 
-def stored(tree: ProcessTree, broker: int, topic_id: bytes, partition: int) -> dict[int, bytes]:
-    """Return the batches of one replica by base offset, straight from its files."""
-    directory = tree.data_dir / "brokers" / str(broker) / partition_name(topic_id, partition)
+def compare_directories(homes: Mapping[int, Path], topic_id: bytes, partition: int) -> list[str]:
+    """Return what two replicas of one partition don't have in common, given the directory of each broker."""
+    problems = []
+    copies = {broker: stored(home, topic_id, partition) for broker, home in homes.items()}
+    (first, expected), *others = copies.items()
+    for broker, found in others:
+        end = min(max(expected, default=-1), max(found, default=-1))
+        start = max(min(expected, default=0), min(found, default=0))
+        mine = {offset: data for offset, data in expected.items() if start <= offset <= end}
+        theirs = {offset: data for offset, data in found.items() if start <= offset <= end}
+        if mine != theirs:
+            problems.append(f"partition {partition}: brokers {first} and {broker} differ")
+        if bool(expected) != bool(found):
+            problems.append(f"partition {partition}: broker {first} or {broker} holds nothing")
+    return problems
+
+
+def stored(home: Path, topic_id: bytes, partition: int) -> dict[int, bytes]:
+    """Return the batches of one replica by base offset, straight from the files in a broker's directory."""
+    directory = home / partition_name(topic_id, partition)
     batches: dict[int, bytes] = {}
     for path in sorted(directory.glob("*.log")):
         data, position = path.read_bytes(), 0

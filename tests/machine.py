@@ -104,8 +104,8 @@ def _network_namespaces() -> str:
     """Join two of them by a bridge that can be cut."""
     if absent := _installed("ip", "tc")():
         return absent
-    make = "ip link add name br0 type bridge && ip link add name v0 type veth peer name v1 && tc qdisc replace dev v0 root blackhole"
-    return _root() or _run("unshare", "-n", "sh", "-c", make)
+    pair = "ip link add name br0 type bridge && ip link add name v0 type veth peer name v1"
+    return _root() or _run("unshare", "-n", "sh", "-c", f"{pair} && tc qdisc replace dev v0 root blackhole")
 
 
 def _ptrace() -> str:

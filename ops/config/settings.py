@@ -72,6 +72,10 @@ class Settings:
         return BridgeConfig(**{**self._fields("bridge", BridgeConfig), "bootstrap": bootstrap, **changes})
 
     @property
+    def log_dirs(self) -> list[Path]:
+        return [Path(part.strip()) for part in self["broker", "log.dirs"].split(",") if part.strip()]
+
+    @property
     def zookeeper_session_ms(self) -> int:
         return int(self["broker", "zookeeper.session.timeout.ms"])
 
@@ -252,6 +256,9 @@ def _host_and_port(key: str, text: str) -> tuple[str, int]:
 
 def _check_broker(merged: Settings) -> None:
     check_broker_configs(EffectiveConfigs(merged.broker_configs, {}), CONTROL_LIMITS)
+    for path in merged.log_dirs:
+        if not path.is_absolute():
+            raise ConfigError(f"log.dirs={merged['broker', 'log.dirs']}: {path} is no absolute path")
     if merged["broker", "zookeeper.connect"] and not merged["broker", "listeners"]:
         raise ConfigError(
             "zookeeper.connect makes this machine one of several, which have to reach it; set listeners=tcp://ADDRESS:9192"

@@ -23,7 +23,6 @@ NO_LISTENER = -1
 # what Kafka has and this version does not: key, Kafka's default
 _UNBUILT = {
     "node.id": "-1",
-    "log.dirs": "",
     "log.flush.interval.messages": str(2**63 - 1),
     "log.flush.interval.ms": "",
     "offsets.topic.num.partitions": "50",
@@ -72,6 +71,12 @@ def _broker() -> list[Setting]:
             config["local_read"],
             one_of("group", "off"),
             "group: others of the directory's group may read the files of the log; off: its owner alone.",
+        ),
+        (
+            "log.dirs",
+            "",
+            as_text,
+            "dir,dir: disks for new brokers of this machine, by turns; default: the data directory.",
         ),
         (
             "socket.request.max.bytes",

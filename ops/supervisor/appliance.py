@@ -77,6 +77,7 @@ def allow_open_files() -> None:
 def _prepare(start: Start, directory: DataDir, reporter: Reporter) -> Supervisor:
     settings = start.settings
     member = become_member(directory, settings, join=start.join, accept_empty=start.accept_empty)
+    directory.brokers(shared=True).spread(member.broker_ids, settings.log_dirs, member.site)
     run_dir = choose_run_dir(directory.path, directory.previous)
     open_run_dir(run_dir, directory.path, process_names(settings, member.broker_ids))
     sweep(directory.path)

@@ -123,7 +123,7 @@ def _broker(settings: Settings, site: Site, index: int, ports: dict[str, int]) -
     return BrokerConfig(
         broker_id=broker_id,
         cluster_id=site.member.cluster_id,
-        log_dir=str(site.data_dir / "brokers" / str(broker_id)),
+        log_dir=str((site.data_dir / "brokers" / str(broker_id)).resolve()),  # a link where log.dirs says so
         page_path=str(site.page_dir / f"broker-{broker_id}.page"),
         failed_dir=str(site.data_dir / "failed"),
         endpoint=site.endpoint(broker_id),

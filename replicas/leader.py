@@ -57,7 +57,12 @@ class Proposal(msgspec.Struct, frozen=True):
 
 
 class Leadership:
-    """One leader epoch of one partition at its leader. Thread: the owner's."""
+    """One leader epoch of one partition at its leader. Thread: the owner's.
+
+    Attributes:
+        confirmed: Whether the controller may be taken to know this leader still. One that is left alone in sync and is
+            not confirmed acknowledges nothing: another may have been elected by hand, whom nobody told it of.
+    """
 
     def __init__(
         self,
@@ -82,6 +87,7 @@ class Leadership:
         self._began_ms = now_ms
         self._followers: dict[int, _Follower] = {}
         self._own = ReplicaEnd(end_offset, high_watermark)
+        self.confirmed = True
         self.epoch_start = end_offset
         self.high_watermark = high_watermark
         self.leader_epoch = state.leader_epoch
@@ -115,7 +121,8 @@ class Leadership:
     @property
     def enough_in_sync(self) -> bool:
         """Whether acks=all can be served."""
-        return self.copies >= self.state.needed_in_sync(self._min_in_sync)
+        alone = len(self.state.replicas) > 1 and self._maximal() == {self._broker_id}
+        return (self.confirmed or not alone) and self.copies >= self.state.needed_in_sync(self._min_in_sync)
 
     def own(self, end: ReplicaEnd, *, durable: bool, now_ms: int) -> int:
         """Note how far the leader's log is; return the high watermark."""

@@ -33,6 +33,9 @@ REGISTRATION_TIMEOUT_MS = 1000  # the controller restarts in tens of millisecond
 HEARTBEAT_WAIT_MS = 1000
 HEARTBEAT_GRACE_MS = 1000
 RETRY_MS = 50
+# After an answered heartbeat was sent: the controller, who has the session time from its arrival, declares nobody dead
+# before. As long as that session, ControllerConfig.session_timeout_ms.
+CONFIRMED_MS = 2500
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +132,7 @@ Effect = (
 @dataclass(slots=True)
 class _Waiting:
     api_key: int
+    sent_ms: int
     deadline_ms: int
     peer: Peer | None = None
     correlation_id: int = -1
@@ -139,6 +143,7 @@ class ControllerLink:
 
     Attributes:
         refusal: Why the controller does not register this broker, empty if it does.
+        confirmed_until_ms: So long the controller counts this broker among the living.
     """
 
     def __init__(
@@ -158,6 +163,7 @@ class ControllerLink:
         self.received_version = -1
         self.applied_version = -1
         self._next_heartbeat_ms = 0
+        self.confirmed_until_ms = 0
         self.refusal = ""
 
     @property
@@ -268,6 +274,8 @@ class ControllerLink:
         if epoch < self.controller_epoch:
             return [Reconnect(), *self.tick(now_ms)]  # a controller that was deposed is still talking
         self.controller_epoch = epoch
+        if isinstance(body, BrokerRegistrationResponse | MetadataResponse):
+            self.confirmed_until_ms = waiting.sent_ms + CONFIRMED_MS
         if isinstance(body, BrokerRegistrationResponse):
             self.broker_epoch = body.broker_epoch
             self.refusal = ""
@@ -309,5 +317,5 @@ class ControllerLink:
     def _send(self, body: Message, now_ms: int, timeout_ms: int) -> Send:
         self._next_id += 1
         api_key = api_key_of(body)
-        self._waiting[self._next_id] = _Waiting(api_key, now_ms + timeout_ms)
+        self._waiting[self._next_id] = _Waiting(api_key, now_ms, now_ms + timeout_ms)
         return Send(encode_request(body, self._next_id, timeout_ms, f"broker-{self._broker_id}"))

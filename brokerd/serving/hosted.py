@@ -77,6 +77,7 @@ class HostedPartitions:
         self.snapshot: MetadataResponse | None = None
         self.version = -1
         self.pending = False
+        self._confirmed = True
 
     def find(self, topic_id: bytes, partition: int) -> Partition | ErrorCode:
         """Return the led partition, or why a request for it is refused."""
@@ -123,6 +124,16 @@ class HostedPartitions:
     def all(self) -> list[Partition]:
         """Return the partitions that have a replica here."""
         return list(self._hosted.values())
+
+    def confirm(self, confirmed: bool) -> list[Partition]:
+        """Note whether the controller was heard in time; return the partitions for which that is news."""
+        if confirmed == self._confirmed:
+            return []
+        self._confirmed = confirmed
+        for partition in self._led.values():
+            assert partition.leadership is not None
+            partition.leadership.confirmed = confirmed
+        return self.led()
 
     def local_partitions(self) -> list[LocalPartition]:
         """Return what is on disk, for the controller to grant epochs above."""
@@ -241,6 +252,8 @@ class HostedPartitions:
                     domains=self._domains,
                     now_ms=now_ms,
                 )
+                assert hosted.leadership is not None
+                hosted.leadership.confirmed = self._confirmed
                 self._led[key] = hosted
                 applied.touched.append(hosted)
         else:

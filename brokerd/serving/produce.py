@@ -78,7 +78,10 @@ class ProduceRoom:
             return self._failed(code, f"leader epoch is {found.log.leader_epoch}"), None, -1
         if acks < 0 and not found.enough_in_sync:
             assert found.leadership is not None
-            text = f"in sync are {found.leadership.state.isr}, fewer copies than min.insync.replicas"
+            why = (
+                "fewer copies than min.insync.replicas" if found.leadership.confirmed else "and no controller is heard"
+            )
+            text = f"in sync are {found.leadership.state.isr}, {why}"
             return self._failed(ErrorCode.NOT_ENOUGH_REPLICAS, text), None, -1
         log = found.log
         try:

@@ -379,6 +379,8 @@ class RequestHandler:
         self.followers.expire(now_ms)
         self.view.expire(now_ms)
         self._take(self.link.tick(now_ms), now_ms)
+        for partition in self.partitions.confirm(now_ms < self.link.confirmed_until_ms):
+            self.produce.touched[partition] = None
         if self._producer_ids.low:
             self._take(self.link.want_producer_ids(now_ms), now_ms)
 

@@ -66,6 +66,23 @@ def test_the_slowest_in_sync_replica_decides_once_all_are_known() -> None:
     assert fetch(leadership, 3, both(10)) == 7
 
 
+def test_one_who_is_alone_acknowledges_only_while_the_controller_knows_it() -> None:
+    leadership = lead(state(isr=(1,)))
+    leadership.confirmed = False
+    assert own(leadership, both(10)) == 0
+    assert not leadership.enough_in_sync
+    leadership.confirmed = True
+    assert own(leadership, both(10)) == 10
+
+
+def test_who_has_others_in_sync_or_is_the_only_copy_needs_no_confirmation() -> None:
+    shared, single = lead(state(isr=(1, 2))), lead(state(replicas=(1,)))
+    shared.confirmed = single.confirmed = False
+    own(shared, both(10))
+    assert fetch(shared, 2, both(10)) == 10
+    assert own(single, both(10)) == 10
+
+
 def test_below_min_in_sync_it_stands_still() -> None:
     leadership = lead(state(isr=(1,)), mark=3, min_in_sync=2)
     assert own(leadership, both(10)) == 3

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import msgspec
 
+from brokerd.control.config import ControllerConfig
 from brokerd.serving.controller_link import (
+    CONFIRMED_MS,
     HEARTBEAT_GRACE_MS,
     HEARTBEAT_WAIT_MS,
     REGISTRATION_TIMEOUT_MS,
@@ -127,6 +129,16 @@ def test_what_is_forwarded_comes_back_under_the_callers_number_or_is_given_up() 
     assert link.on_response(response, 20) == [Forwarded(peer, 77, response)]
     assert Unanswered(peer, 78) in link.tick(510)
     assert link.on_response(answer(second, None), 600) == []
+
+
+def test_the_controller_is_taken_to_know_this_broker_for_a_session_after_what_it_answered_was_sent() -> None:
+    link, heartbeat = registered_link()  # at 1
+    assert link.confirmed_until_ms == CONFIRMED_MS
+    link.on_response(answer(heartbeat, metadata(10)), 900)
+    assert link.confirmed_until_ms == 1 + CONFIRMED_MS
+    link.on_response(answer(heartbeat, metadata(10)), 2000)
+    assert link.confirmed_until_ms == 1 + CONFIRMED_MS, "an answer to nothing confirms nothing"
+    assert ControllerConfig(directory="", cluster_id="", endpoint="").session_timeout_ms == CONFIRMED_MS
 
 
 def test_a_guide_sends_the_broker_where_the_controller_is_and_all_is_asked_there() -> None:

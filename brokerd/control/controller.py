@@ -36,6 +36,7 @@ from brokerd.control.records import Change, ProducerIdsRecord, Put, Remove, Vers
 from brokerd.control.registration import RegistrationDecision, decide_registration
 from brokerd.control.sessions import ParkedHeartbeat, Sessions
 from brokerd.control.topics import Cluster, Refused
+from ingest.latency import LatencyRecorder
 from ingest.wire.codes import ErrorCode
 from ingest.wire.messages import (
     VERSION_MAX,
@@ -119,6 +120,7 @@ class Controller:
 
     Attributes:
         elections: Leaders elected, by reason.
+        election_seconds: From what made an election necessary to the moment it is durable; one for all of an event.
         leaderless, not_preferred: Partitions that nobody leads, and that another than the first replica leads.
     """
 
@@ -155,6 +157,8 @@ class Controller:
         self._came_ms = now_ms  # when a broker was heard for the first time, the last of them
         self._rebalance_ms = now_ms + self._rebalance_every_ms()
         self.elections: Counter[str] = Counter()
+        self.election_seconds = LatencyRecorder()
+        self._committing_since_ms = now_ms
 
     def step(self, event: Event, now_ms: int) -> list[Effect]:
         """Take one event and return what to do, in order; a `Commit` comes last and its outcome is the next event."""
@@ -213,6 +217,7 @@ class Controller:
     ) -> list[Effect]:
         assert changes
         self._pending = _Pending(changes, done, failed)
+        self._committing_since_ms = self._stepped_ms
         return [Commit(changes)]
 
     def _on_commit(self, event: Committed | CommitFailed, now_ms: int) -> list[Effect]:
@@ -255,6 +260,8 @@ class Controller:
         """Count elections that are durable, and tell of those that may have lost something."""
         for how, count in elected.reasons.items():
             self.elections[event if how == "clean" else how] += count
+        if elected.reasons:
+            self.election_seconds.observe((self._stepped_ms - self._committing_since_ms) / 1000)
         if not elected.lossy:
             return []
         names = [f"{self.image.topics[p.topic_id].name}-{p.partition}" for p in elected.lossy]

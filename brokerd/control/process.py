@@ -250,6 +250,7 @@ class ControllerLoop:
             commit_seconds_total=self._commit_seconds_total,
             commit_seconds_max=self._commit_seconds_max,
             elections=dict(self._core.elections),
+            election_seconds=self._core.election_seconds.snapshot(),
             leaderless=self._core.leaderless,
             not_preferred=self._core.not_preferred,
         )

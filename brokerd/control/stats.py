@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from ingest.latency import Histogram
+
 
 class ControllerStats(msgspec.Struct, frozen=True, kw_only=True):
     """A snapshot; counters begin with the process.
@@ -15,6 +17,7 @@ class ControllerStats(msgspec.Struct, frozen=True, kw_only=True):
         dropped: Messages that were none, and so had no one to answer to.
         unroutable: Answers whose peer had gone or did not read.
         elections: Leaders elected, by reason; `unclean` ones may lack acknowledged records.
+        election_seconds: From what made elections necessary to their being durable.
         leaderless: Partitions that nobody may lead now.
         not_preferred: Partitions led by another than their first replica.
         parked: Requests that wait for an answer, heartbeats left out.
@@ -38,5 +41,6 @@ class ControllerStats(msgspec.Struct, frozen=True, kw_only=True):
     commit_seconds_total: float = 0.0
     commit_seconds_max: float = 0.0
     elections: dict[str, int] = {}
+    election_seconds: Histogram | None = None
     leaderless: int = 0
     not_preferred: int = 0

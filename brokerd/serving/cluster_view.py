@@ -25,7 +25,11 @@ class ParkedMetadata:
 
 
 class ClusterView:
-    """The newest metadata from the controller, for clients. Thread: the broker loop."""
+    """The newest metadata from the controller, for clients. Thread: the broker loop.
+
+    Attributes:
+        leaderless: How many partitions of the cluster nobody leads.
+    """
 
     def __init__(self, outbox: Outbox) -> None:
         self._outbox = outbox
@@ -33,6 +37,7 @@ class ClusterView:
         self._waiting: list[ParkedMetadata] = []
         self._topics: dict[str, TopicMetadata] = {}
         self.snapshot: MetadataResponse | None = None
+        self.leaderless = 0
 
     @property
     def version(self) -> int:
@@ -45,6 +50,7 @@ class ClusterView:
         """Take a newer snapshot and answer whoever waited for it."""
         self.snapshot = snapshot
         self._topics = {topic.name: topic for topic in snapshot.topics}
+        self.leaderless = sum(p.leader < 0 for topic in snapshot.topics for p in topic.partitions)
         waiting, self._waiting = self._waiting, []
         for parked in waiting:
             if parked.done:

@@ -52,7 +52,11 @@ class PartitionStats(msgspec.Struct, frozen=True):
 
 
 class BrokerStats(msgspec.Struct, frozen=True, kw_only=True):
-    """Counters since this incarnation began, and gauges of now."""
+    """Counters since this incarnation began, and gauges of now.
+
+    Attributes:
+        leaderless: Partitions of the whole cluster that nobody leads, as far as this broker has heard.
+    """
 
     broker_id: int
     broker_epoch: int
@@ -76,6 +80,7 @@ class BrokerStats(msgspec.Struct, frozen=True, kw_only=True):
     damaged_batches_total: int = 0
     lost_offsets_total: int = 0
     unavailable_partitions: int = 0
+    leaderless: int = 0
     replicas: int = 0
     replicas_offline: int = 0
     isr_shrinks_total: int = 0
@@ -149,6 +154,7 @@ def broker_stats(
         damaged_batches_total=directory.damaged_batches_total,
         lost_offsets_total=directory.lost_offsets_total,
         unavailable_partitions=handler.partitions.unavailable,
+        leaderless=handler.view.leaderless,
         replicas=len(handler.partitions.all()),
         replicas_offline=handler.partitions.offline,
         isr_shrinks_total=handler.in_sync.shrinks,

@@ -100,7 +100,7 @@ def print_description(description: dict[str, Any], *, all_configs: bool) -> None
         ],
     )
     click.echo()
-    heads = ("partition", "leader", "leader_epoch", "replicas", "isr")
+    heads = ("partition", "leader", "leader_epoch", "replicas", "isr", "eligible")
     offsets = ("log_start_offset", "high_watermark", "log_end_offset")
     rows = [
         [*(item[head] for head in heads), *("?" if item[head] is None else item[head] for head in offsets)]

@@ -217,7 +217,7 @@ def broker_families(view: View) -> Iterator[Metric]:
 
 
 def controller_families(view: View) -> Iterator[Metric]:
-    """Yield what is known of the controller; a partition is offline while no broker that answers leads it."""
+    """Yield what is known of the controller, which may be another machine's."""
     active = [controller for controller in view.controllers.values() if controller.role == "active"]
     yield gauge("kafka_controller_kafkacontroller_activecontrollercount", "1 is right.", [], [([], len(active))])
     yield gauge(
@@ -235,6 +235,8 @@ def controller_families(view: View) -> Iterator[Metric]:
     elections = sums(view, "elections")
     unclean = sum(count for where, count in elections if where == ["unclean"])
     yield counter("forebay_leader_elections", "Leaders elected.", ["reason"], elections)
+    text = "From what made elections necessary to their being durable."
+    yield histogram(view, "forebay_leader_election_duration_seconds", text, "election_seconds")
     yield counter(
         "kafka_controller_controllerstats_uncleanleaderelections",
         "Elections of a leader that may lack acknowledged records.",
@@ -248,10 +250,10 @@ def controller_families(view: View) -> Iterator[Metric]:
 
 
 def offline_partitions(view: View) -> int:
-    """Return how many partitions the controller knows that no broker that answers leads."""
-    known = max((c.partitions for c in view.controllers.values() if c.role == "active"), default=0)
-    led = {(p.topic, p.partition) for broker in view.brokers.values() for p in broker.partitions}
-    return max(0, known - len(led))
+    """Return how many partitions of the cluster nobody leads, as who has the newest metadata says."""
+    said = [(one.version, one.leaderless) for one in view.controllers.values() if one.role == "active"]
+    said += [(broker.metadata_version, broker.leaderless) for broker in view.brokers.values()]
+    return max(said, default=(-1, 0))[1]
 
 
 def gateway_families(view: View) -> Iterator[Metric]:

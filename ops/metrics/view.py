@@ -101,9 +101,7 @@ class Watch:
             if answer.name in brokers:
                 self._totals.take(answer.name, _start_of(answer), self._broker_counts(brokers[answer.name]))
             elif answer.name in controllers:
-                elected = controllers[answer.name].elections.items()
-                counts: dict[Key, float] = {("elections", reason): float(count) for reason, count in elected}
-                self._totals.take(answer.name, _start_of(answer), counts)
+                self._totals.take(answer.name, _start_of(answer), _controller_counts(controllers[answer.name]))
             elif answer.name in gateways:
                 self._totals.take(answer.name, _start_of(answer), _gateway_counts(answer.name, gateways[answer.name]))
         live = {OTHER_TOPICS, *self._topics}
@@ -200,6 +198,13 @@ def _led(brokers: dict[str, BrokerStats]) -> list[LedPartition]:
             if key not in led or led[key].stats.leader_epoch < partition.leader_epoch:
                 led[key] = LedPartition(name, partition)
     return [led[key] for key in sorted(led)]
+
+
+def _controller_counts(controller: ControllerStats) -> dict[Key, float]:
+    counts: dict[Key, float] = {("elections", reason): count for reason, count in controller.elections.items()}
+    if controller.election_seconds is not None:
+        _add_histogram(counts, "election_seconds", "", controller.election_seconds)
+    return counts
 
 
 def _gateway_counts(name: str, gateway: GatewayView) -> dict[Key, float]:

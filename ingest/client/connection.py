@@ -54,6 +54,7 @@ class Connection:
         if endpoint.startswith("tcp:"):
             socket.set(zmq.HEARTBEAT_IVL, 1000)
             socket.set(zmq.HEARTBEAT_TIMEOUT, 3000)
+            socket.set(zmq.CONNECT_TIMEOUT, 2000)  # the kernel asks a machine that was away again after up to a minute
             socket.set(zmq.IPV6, 1)
         self._monitor: zmq.Socket[bytes] = socket.get_monitor_socket(_WATCHED)
         self._socket = socket

@@ -13,7 +13,7 @@ from brokerd.control.embedded import EmbeddedStore
 from brokerd.control.guide import Guide
 from brokerd.control.lock import ControllerLock
 from brokerd.control.store import MetadataStore
-from brokerd.control.zookeeper import ZookeeperStore
+from brokerd.control.zookeeper.store import ZookeeperStore
 from ingest.errors import StorageError
 from ingest.lifeline import Lifeline
 

@@ -9,7 +9,7 @@ from collections.abc import Collection, Sequence
 import msgspec
 
 from brokerd.control.config import ZookeeperConfig
-from brokerd.control.zookeeper_cluster import Membership
+from brokerd.control.zookeeper.cluster import Membership
 from ingest.errors import ConfigError, ForeignDirectory
 from ops.config.settings import Settings
 from ops.supervisor.data_dir import DataDir

@@ -19,7 +19,7 @@ from brokerd.control.embedded import EmbeddedStore
 from brokerd.control.image import ClusterImage
 from brokerd.control.records import PartitionRecord, Put, Record
 from brokerd.control.store import MetadataStore
-from brokerd.control.zookeeper import ZookeeperStore
+from brokerd.control.zookeeper.store import ZookeeperStore
 from ingest.wire.frames import Response, decode_body, decode_response, encode_request
 from ingest.wire.messages import (
     ApiKey,

@@ -10,7 +10,7 @@ import pytest
 import zmq
 
 from brokerd.control.config import ControllerConfig, ZookeeperConfig
-from brokerd.control.zookeeper_cluster import Membership
+from brokerd.control.zookeeper.cluster import Membership
 from ingest.wire.codes import ErrorCode
 from ingest.wire.frames import Response, decode_response, encode_request
 from ingest.wire.messages import ApiVersionsRequest

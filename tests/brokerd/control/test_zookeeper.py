@@ -18,13 +18,14 @@ from typing import Any
 import msgspec
 import pytest
 
-from brokerd.control import zookeeper_reign, zookeeper_session
 from brokerd.control.image import ClusterImage
 from brokerd.control.records import Record, TopicRecord, VersionRecord
-from brokerd.control.zookeeper import ZookeeperStore
-from brokerd.control.zookeeper_cluster import Membership
-from brokerd.control.zookeeper_session import Refused, Requests, Unreachable
-from brokerd.control.zookeeper_tree import BrokerNode
+from brokerd.control.zookeeper import reign as zookeeper_reign
+from brokerd.control.zookeeper import session as zookeeper_session
+from brokerd.control.zookeeper.cluster import Membership
+from brokerd.control.zookeeper.session import Refused, Requests, Unreachable
+from brokerd.control.zookeeper.store import ZookeeperStore
+from brokerd.control.zookeeper.tree import BrokerNode
 from ingest.errors import ConfigError, DiskFull, Fenced, ForeignDirectory, StorageError
 from tests.brokerd.control.candidate import PARTITIONS
 from tests.brokerd.control.harness import CLUSTER_ID, SESSION_MS, Candidate, open_store, partition_record

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from brokerd.control.lease import Lease
 from brokerd.control.records import Change, DeletedTopicRecord, Put, Record, Remove, TopicRecord
-from brokerd.control.zookeeper_tree import (
+from brokerd.control.zookeeper.lease import Lease
+from brokerd.control.zookeeper.tree import (
     JOURNAL,
     RECORDS,
     Create,

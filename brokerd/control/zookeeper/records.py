@@ -14,9 +14,9 @@ import structlog
 from brokerd.control.image import ClusterImage
 from brokerd.control.records import Change, Record
 from brokerd.control.stored import image_of
-from brokerd.control.zookeeper_reign import Reign
-from brokerd.control.zookeeper_session import Requests, Session
-from brokerd.control.zookeeper_tree import (
+from brokerd.control.zookeeper.reign import Reign
+from brokerd.control.zookeeper.session import Requests, Session
+from brokerd.control.zookeeper.tree import (
     JOURNAL,
     RECORDS,
     Create,

@@ -6,8 +6,8 @@ import contextlib
 
 import msgspec
 
-from brokerd.control.zookeeper_session import CONNECT_MS_MAX, Refused, Requests, Session
-from brokerd.control.zookeeper_tree import (
+from brokerd.control.zookeeper.session import CONNECT_MS_MAX, Refused, Requests, Session
+from brokerd.control.zookeeper.tree import (
     APPLICATION,
     FORMAT,
     IDENTITY,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from brokerd.control.lease import Lease
-from brokerd.control.zookeeper_session import CONNECT_MS_MAX, Grant, Node, Refused, Requests, Session, now_ms
-from brokerd.control.zookeeper_tree import CONTROLLER, CONTROLLER_EPOCH, Check, Operation, SetData
+from brokerd.control.zookeeper.lease import Lease
+from brokerd.control.zookeeper.session import CONNECT_MS_MAX, Grant, Node, Refused, Requests, Session, now_ms
+from brokerd.control.zookeeper.tree import CONTROLLER, CONTROLLER_EPOCH, Check, Operation, SetData
 from ingest.errors import Fenced, StorageError
 from ingest.wire.codes import ErrorCode
 

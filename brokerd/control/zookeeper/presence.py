@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import msgspec
 
-from brokerd.control.zookeeper_session import Grant, Refused, Requests, Session, Unreachable
-from brokerd.control.zookeeper_tree import BROKER_IDS, BrokerNode, Create, Delete, Operation, broker_path
+from brokerd.control.zookeeper.session import Grant, Refused, Requests, Session, Unreachable
+from brokerd.control.zookeeper.tree import BROKER_IDS, BrokerNode, Create, Delete, Operation, broker_path
 from ingest.errors import StorageError
 
 _TRIES = 3  # each loses only to another change of the same node

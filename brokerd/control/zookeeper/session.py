@@ -18,7 +18,7 @@ from typing import Any
 
 import structlog
 
-from brokerd.control.zookeeper_tree import Check, Create, Delete, Operation, SetData
+from brokerd.control.zookeeper.tree import Check, Create, Delete, Operation, SetData
 from ingest.errors import ConfigError, StorageError
 
 log = structlog.get_logger()

@@ -19,11 +19,11 @@ import structlog
 
 from brokerd.control.image import ClusterImage
 from brokerd.control.records import Change
-from brokerd.control.zookeeper_cluster import check_cluster, found_cluster, read_identity
-from brokerd.control.zookeeper_presence import Presence
-from brokerd.control.zookeeper_records import Records
-from brokerd.control.zookeeper_reign import Reign, epoch_node, epoch_of, fenced
-from brokerd.control.zookeeper_session import (
+from brokerd.control.zookeeper.cluster import check_cluster, found_cluster, read_identity
+from brokerd.control.zookeeper.presence import Presence
+from brokerd.control.zookeeper.records import Records
+from brokerd.control.zookeeper.reign import Reign, epoch_node, epoch_of, fenced
+from brokerd.control.zookeeper.session import (
     CONNECT_MS_MAX,
     Grant,
     Node,
@@ -33,7 +33,7 @@ from brokerd.control.zookeeper_session import (
     Unreachable,
     now_ms,
 )
-from brokerd.control.zookeeper_tree import (
+from brokerd.control.zookeeper.tree import (
     CONTROLLER,
     CONTROLLER_EPOCH,
     ControllerNode,

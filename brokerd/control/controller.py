@@ -51,6 +51,7 @@ from ingest.wire.messages import (
     ApiVersionsRequest,
     ApiVersionsResponse,
     BrokerHeartbeatRequest,
+    BrokerHeartbeatResponse,
     BrokerRegistrationRequest,
     BrokerRegistrationResponse,
     ControlledShutdownRequest,
@@ -379,8 +380,13 @@ class Controller:
             parked = session.parked
             if parked is not None and (now_ms is None or parked.deadline_ms <= now_ms):
                 session.parked = None
-                effects.append(Respond(parked.peer, parked.correlation_id, self._view.for_brokers()))
+                effects.append(Respond(parked.peer, parked.correlation_id, self._beat(session.applied_version)))
         return effects
+
+    def _beat(self, applied_version: int) -> BrokerHeartbeatResponse:
+        """Return what a broker is told that acts by this version."""
+        metadata = self._view.for_brokers() if applied_version < self.image.version else None
+        return BrokerHeartbeatResponse(self.image.version, self._controller_epoch, metadata)
 
     # ---- requests ----------------------------------------------------------------------------------------------------
 
@@ -490,10 +496,11 @@ class Controller:
         session.ends = ends
         effects: list[Effect] = []
         if session.parked is not None:  # it asks anew, so the answer to what it asked before frees its slot
-            effects.append(Respond(session.parked.peer, session.parked.correlation_id, self._view.for_brokers()))
+            parked = session.parked
+            effects.append(Respond(parked.peer, parked.correlation_id, self._beat(body.applied_version)))
             session.parked = None
         if body.applied_version < self.image.version:
-            effects.append(_answer(event, self._view.for_brokers()))
+            effects.append(_answer(event, self._beat(body.applied_version)))
         else:
             wait_ms = max(0, min(body.max_wait_ms, event.timeout_ms))
             session.parked = ParkedHeartbeat(event.peer, event.correlation_id, now_ms + wait_ms)

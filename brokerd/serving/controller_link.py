@@ -20,6 +20,7 @@ from ingest.wire.messages import (
     AlterPartitionResponse,
     ApiKey,
     BrokerHeartbeatRequest,
+    BrokerHeartbeatResponse,
     BrokerRegistrationRequest,
     BrokerRegistrationResponse,
     ControlledShutdownRequest,
@@ -274,7 +275,7 @@ class ControllerLink:
         if epoch < self.controller_epoch:
             return [Reconnect(), *self.tick(now_ms)]  # a controller that was deposed is still talking
         self.controller_epoch = epoch
-        if isinstance(body, BrokerRegistrationResponse | MetadataResponse):
+        if isinstance(body, BrokerRegistrationResponse | BrokerHeartbeatResponse):
             self.confirmed_until_ms = waiting.sent_ms + CONFIRMED_MS
         if isinstance(body, BrokerRegistrationResponse):
             self.broker_epoch = body.broker_epoch
@@ -288,11 +289,11 @@ class ControllerLink:
         if isinstance(body, ControlledShutdownResponse):
             return [ShutdownAnswered(body.remaining)]
         effects: list[Effect] = []
-        if isinstance(body, MetadataResponse):
+        if isinstance(body, BrokerHeartbeatResponse):
             self._next_heartbeat_ms = now_ms + HEARTBEAT_WAIT_MS
-            if body.version > self.received_version:
+            if body.metadata is not None and body.version > self.received_version:
                 self.received_version = body.version
-                effects.append(NewMetadata(body))
+                effects.append(NewMetadata(body.metadata))
         return [*effects, *self.tick(now_ms)]
 
     def on_lost(self, now_ms: int) -> list[Effect]:

@@ -560,6 +560,14 @@ class BrokerHeartbeatRequest(Message, frozen=True):
     leaderless: list[LeaderlessEnd] = []
 
 
+class BrokerHeartbeatResponse(Message, frozen=True):
+    """The metadata version in force; `metadata` None: it is the one the broker has applied."""
+
+    version: int
+    controller_epoch: int
+    metadata: MetadataResponse | None = None
+
+
 class InSyncReplica(Message, frozen=True):
     """A member of the set its leader proposes, with the broker epoch under which it fetched."""
 
@@ -654,7 +662,7 @@ RESPONSES: dict[int, type[Message]] = {
     ApiKey.ALTER_CONFIGS: AlterConfigsResponse,
     ApiKey.CREATE_PARTITIONS: CreatePartitionsResponse,
     ApiKey.BROKER_REGISTRATION: BrokerRegistrationResponse,
-    ApiKey.BROKER_HEARTBEAT: MetadataResponse,
+    ApiKey.BROKER_HEARTBEAT: BrokerHeartbeatResponse,
     ApiKey.ALLOCATE_PRODUCER_IDS: AllocateProducerIdsResponse,
     ApiKey.ALTER_PARTITION: AlterPartitionResponse,
     ApiKey.CONTROLLED_SHUTDOWN: ControlledShutdownResponse,

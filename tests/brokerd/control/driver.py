@@ -13,6 +13,7 @@ from brokerd.control.records import Put, Record, decode_record, encode_record
 from ingest.wire.codes import ErrorCode
 from ingest.wire.messages import (
     BrokerHeartbeatRequest,
+    BrokerHeartbeatResponse,
     BrokerRegistrationResponse,
     CreateTopicsRequest,
     LocalPartition,
@@ -142,8 +143,9 @@ class Driver:
         """Return what a broker that knows nothing is told."""
         answers = self.heartbeat(broker_id, applied=-1)
         (answer,) = [a for a in answers if a.correlation_id == self._next_correlation_id]
-        assert isinstance(answer.body, MetadataResponse)
-        return answer.body
+        assert isinstance(answer.body, BrokerHeartbeatResponse)
+        assert answer.body.metadata is not None
+        return answer.body.metadata
 
     def create(self, *topics: NewTopic, start: int = 0) -> Any:
         """Create topics and let every live broker apply the change."""

@@ -24,6 +24,7 @@ from ingest.wire.frames import Response, decode_body, decode_response, encode_re
 from ingest.wire.messages import (
     ApiKey,
     BrokerHeartbeatRequest,
+    BrokerHeartbeatResponse,
     BrokerMetadata,
     BrokerRegistrationRequest,
     BrokerRegistrationResponse,
@@ -226,11 +227,14 @@ class FakeBroker:
         return BrokerHeartbeatRequest(self.broker_id, self.broker_epoch, self.applied_version, self.heartbeat_ms)
 
     def heartbeat(self) -> MetadataResponse:
-        """Wait for newer metadata, or the time, and count it applied."""
-        metadata: MetadataResponse = self.ask(self.heartbeat_request(), ApiKey.BROKER_HEARTBEAT)
-        self.metadata = metadata
-        self.applied_version = metadata.version
-        return metadata
+        """Wait for newer metadata, or the time; return what is in force, and count it applied."""
+        answer: BrokerHeartbeatResponse = self.ask(self.heartbeat_request(), ApiKey.BROKER_HEARTBEAT)
+        if answer.metadata is not None:
+            self.metadata = answer.metadata
+        assert self.metadata is not None
+        assert self.metadata.version == answer.version
+        self.applied_version = answer.version
+        return self.metadata
 
 
 class BeatingBroker:

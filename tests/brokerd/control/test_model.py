@@ -13,6 +13,7 @@ from ingest.wire.codes import ErrorCode
 from ingest.wire.messages import (
     AllocateProducerIdsRequest,
     BrokerHeartbeatRequest,
+    BrokerHeartbeatResponse,
     CreatePartitionsRequest,
     CreateTopicsRequest,
     DeleteTopicsRequest,
@@ -90,7 +91,7 @@ class ControllerMachine(RuleBasedStateMachine):
     def answers(self, answers: list[Respond], broker: ModelBroker) -> list[Respond]:
         mine = [a for a in answers if a.peer == b"broker-%d" % broker.broker_id]
         for answer in answers:
-            if isinstance(answer.body, MetadataResponse):
+            if isinstance(answer.body, BrokerHeartbeatResponse):
                 self.versions = max(self.versions, answer.body.version)
         return mine[-1:]
 
@@ -102,8 +103,10 @@ class ControllerMachine(RuleBasedStateMachine):
             return
         request = BrokerHeartbeatRequest(broker_id, broker.epoch, broker.applied, 100)
         for answer in self.answers(self.driver.send(request, b"broker-%d" % broker_id), broker):
-            assert isinstance(answer.body, MetadataResponse), answer
-            self.apply(broker, answer.body)
+            assert isinstance(answer.body, BrokerHeartbeatResponse), answer
+            if answer.body.metadata is not None:
+                self.apply(broker, answer.body.metadata)
+            assert broker.applied == answer.body.version
 
     def apply(self, broker: ModelBroker, metadata: MetadataResponse) -> None:
         for topic in metadata.topics:

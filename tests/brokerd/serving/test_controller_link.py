@@ -27,6 +27,7 @@ from ingest.wire.frames import Request, Response, decode_request, decode_respons
 from ingest.wire.messages import (
     AllocateProducerIdsResponse,
     ApiKey,
+    BrokerHeartbeatResponse,
     BrokerMetadata,
     BrokerRegistrationRequest,
     BrokerRegistrationResponse,
@@ -60,8 +61,8 @@ def registered_link() -> tuple[ControllerLink, Request]:
     return link, heartbeat
 
 
-def metadata(version: int) -> MetadataResponse:
-    return MetadataResponse("c", version, 1, [], [])
+def metadata(version: int) -> BrokerHeartbeatResponse:
+    return BrokerHeartbeatResponse(version, 1, MetadataResponse("c", version, 1, [], []))
 
 
 def test_the_first_thing_said_is_the_registration_and_then_a_heartbeat_that_knows_nothing() -> None:
@@ -101,6 +102,19 @@ def test_the_same_version_again_is_no_news() -> None:
     link.on_response(answer(heartbeat, metadata(10)), 5)
     (following,) = sent(link.applied(10, 6))
     assert [type(e) for e in link.on_response(answer(following, metadata(10)), 7)] == [Send]
+
+
+def test_an_answer_without_metadata_confirms_and_is_no_news_to_one_that_registered_anew_either() -> None:
+    link, heartbeat = registered_link()
+    link.on_response(answer(heartbeat, metadata(10)), 5)
+    (parked,) = sent(link.applied(10, 6))
+    (ids,) = sent(link.want_producer_ids(7))
+    (registration,) = sent(link.on_response(answer(ids, None, ErrorCode.STALE_BROKER_EPOCH), 8) + link.tick(1000))
+    link.on_response(answer(registration, BrokerRegistrationResponse(5, 11, 1)), 1001)
+    effects = link.on_response(answer(parked, BrokerHeartbeatResponse(10, 1)), 1002)
+    assert [type(effect) for effect in effects] == [Send]
+    assert link.received_version == -1
+    assert sent(effects)[0].body.applied_version == -1, "it asks for everything"
 
 
 def test_a_stale_epoch_makes_it_register_anew() -> None:

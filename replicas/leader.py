@@ -176,6 +176,15 @@ class Leadership:
         since = self._began_ms if follower is None else follower.behind_since_ms
         return 0 if since is None else now_ms - since
 
+    @property
+    def settled(self) -> bool:
+        """Whether time alone changes nothing: no proposal is under way, and no member of the set lacks anything."""
+        return self.proposed is None and all(
+            broker == self._broker_id
+            or ((follower := self._followers.get(broker)) is not None and follower.behind_since_ms is None)
+            for broker in self.state.isr
+        )
+
     def propose(self, *, durable: bool, lag_max_ms: int, now_ms: int) -> Proposal | None:
         """Return the in-sync set to ask for, None if it is as it should be or a proposal is under way.
 

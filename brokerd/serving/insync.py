@@ -8,7 +8,7 @@ from brokerd.serving.partition import Partition
 from ingest.wire.messages import AlterPartition, AlterPartitionResponse, InSyncReplica
 from replicas.leader import Proposal
 
-CHECK_MS = 500  # how often all partitions are looked at for followers that lag
+CHECK_MS = 500  # how often partitions are looked at whose followers lack something
 REFUSED_RETRY_MS = 200
 BATCH_MAX = 2000  # partitions in one request: some 100 KB
 
@@ -27,30 +27,40 @@ class InSyncSets:
         self.lag_max_ms = lag_max_ms
         self._proposals: dict[Key, tuple[Partition, Proposal]] = {}
         self._sent: dict[Key, Proposal] = {}
+        self._watched: dict[Partition, None] = {}  # whose set may have to change though nothing comes
         self._check_at_ms = 0
         self._retry_at_ms = 0
         self.shrinks = self.expands = 0
 
+    def watch(self, partitions: Iterable[Partition]) -> None:
+        """Look at these with the next check; those that are settled then are let go, until they are named again."""
+        self._watched.update(dict.fromkeys(partitions))
+
     def look(self, partitions: Iterable[Partition], now_ms: int) -> None:
         """Ask partitions whether their in-sync set should be another."""
         if now_ms < self._retry_at_ms:
+            self.watch(partitions)
             return
         for partition in partitions:
             leadership = partition.leadership
             if leadership is None:
+                self._watched.pop(partition, None)
                 continue
             proposal = leadership.propose(durable=partition.durable, lag_max_ms=self.lag_max_ms, now_ms=now_ms)
             if proposal is not None:
                 self.shrinks += not set(leadership.state.isr) <= set(proposal.isr)
                 self.expands += not set(proposal.isr) <= set(leadership.state.isr)
                 self._proposals[partition.key] = (partition, proposal)
+            if leadership.settled:
+                self._watched.pop(partition, None)
+            else:
+                self._watched[partition] = None
 
-    def is_due(self, now_ms: int) -> bool:
-        """Tell whether it is time to look at all partitions."""
-        if now_ms < self._check_at_ms:
-            return False
-        self._check_at_ms = now_ms + min(CHECK_MS, max(50, self.lag_max_ms // 4))
-        return True
+    def check(self, now_ms: int) -> None:
+        """Look now and then at what is watched. Cost: by the partitions with a follower that lacks something."""
+        if now_ms >= self._check_at_ms:
+            self._check_at_ms = now_ms + min(CHECK_MS, max(50, self.lag_max_ms // 4))
+            self.look(list(self._watched), now_ms)
 
     def next_ms(self) -> int:
         return self._check_at_ms

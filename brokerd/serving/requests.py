@@ -297,6 +297,7 @@ class RequestHandler:
             self._moved(partition)
         if touched:
             self.followers.appended(touched)
+            self.in_sync.watch(touched)
         self._settle_followers(now_ms)
         return unflushed
 
@@ -322,8 +323,7 @@ class RequestHandler:
             self._moved(partition)
         checked, self.followers.checked = self.followers.checked, {}
         self.in_sync.look(checked, now_ms)
-        if self.in_sync.is_due(now_ms):
-            self.in_sync.look(self.partitions.led(), now_ms)
+        self.in_sync.check(now_ms)
         if self.link.registered and not self.link.is_altering:
             wanted = self.in_sync.take(now_ms)
             if wanted:
@@ -400,6 +400,7 @@ class RequestHandler:
             snapshot = self.partitions.snapshot
             assert snapshot is not None
             self.in_sync.lag_max_ms = int(snapshot.broker_configs.get("replica.lag.time.max.ms", LAG_MAX_MS))
+            self.in_sync.watch(self.partitions.led())  # a broker's new epoch alone makes it lack everything
             self.view.update(snapshot)
 
     def shut_down(self, now_ms: int) -> None:

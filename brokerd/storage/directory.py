@@ -343,7 +343,8 @@ class LogDirectory:
             del self._deleted[aside]
         due = []
         for key, log in self._logs.items():
-            log.maintain()
+            if log.maintain_age_ms <= age_ms:
+                log.maintain()
             if log.flushed_end == log.end_offset and not log.names_unflushed:
                 self._dirty_since_ms.pop(key, None)
                 continue

@@ -39,6 +39,7 @@ __all__ = ["Appended", "FlushTarget", "Log", "OffsetOutOfRange"]
 
 _EMPTY = memoryview(b"")
 _EPOCH_ENDS_MAX = 64  # a client names epochs as it likes
+_MAINTAIN_MS_MAX = 30_000  # what the file system says of the sizes of sealed files may change with nobody writing
 
 
 class Log:
@@ -48,6 +49,7 @@ class Log:
         end_offset: The offset the next record gets.
         flushed_end: Everything below is on the disk.
         high_watermark: Everything below may be read; it never goes back.
+        maintain_age_ms: The running time at which `maintain` is due, if nothing is written until then.
         torn_bytes_total: About what recovery cut from the tail; none of it had been flushed.
         damaged_batches_total: Places recovery found where flushed bytes are bad; reads find more, see `read`.
         lost_offsets_total: Offsets that had been flushed and that recovery found gone.
@@ -93,6 +95,7 @@ class Log:
         if self.flushed_end == self.end_offset:
             self._unflushed.flushed_at = (self._active.base_offset, self._active.size)
         self._last_append_age_ms = -1
+        self.maintain_age_ms = 0
         self.closed = False
         if self.flushed_end < self.end_offset:
             self._take_unflushed_segments()
@@ -257,6 +260,7 @@ class Log:
         self.end_offset = self._segments.end_offset = base_offset + header.last_offset_delta + 1
         self.last_epoch = epoch
         self._last_append_age_ms = age_ms
+        self.maintain_age_ms = 0
 
     def roll(self) -> None:
         """Seal the active segment and start the next one at the log's end.
@@ -312,6 +316,7 @@ class Log:
         assert offset <= self.end_offset, "high watermark beyond the log's end"
         if offset > self.high_watermark:
             self.high_watermark = offset
+            self.maintain_age_ms = 0
             self._publish()
 
     def _publish(self) -> None:
@@ -413,14 +418,21 @@ class Log:
         self._snapshots.drop_below(first)
 
     def maintain(self) -> None:
-        """Roll by time, delete by time and size, forget idle producers. Cost: one stat per sealed segment."""
+        """Roll by time, delete by time and size, forget idle producers, and say when to come again.
+
+        Cost: one stat per sealed segment.
+        """
         config, age_ms = self.config, self._disk.time.age_ms
         if self._disk.failed or self.closed:
             return
+        due = [age_ms + _MAINTAIN_MS_MAX]
         active = self._active
         if active.size and active.since_age_ms >= 0:
-            idle_ms = age_ms - max(self._last_append_age_ms, active.since_age_ms)
-            expired = 0 <= config.retention_ms < idle_ms and self.end_offset <= self.high_watermark
+            idle_since_ms = max(self._last_append_age_ms, active.since_age_ms)
+            expired = 0 <= config.retention_ms < age_ms - idle_since_ms and self.end_offset <= self.high_watermark
+            due.append(active.since_age_ms + config.segment_ms)
+            if config.retention_ms >= 0:
+                due.append(idle_since_ms + config.retention_ms + 1)
             if age_ms - active.since_age_ms >= config.segment_ms or expired:
                 try:
                     self.roll()
@@ -442,7 +454,13 @@ class Log:
                     retention_bytes=config.retention_bytes,
                 )
             )
+            if config.retention_ms >= 0:
+                due += [self._snapshots.age_ms(end) + config.retention_ms + 1 for end in self._segments.bases[1:2]]
         self._producers.expire(age_ms, config.producer_id_expiration_ms)
+        next_expiry_ms = self._producers.next_expiry_ms(config.producer_id_expiration_ms)
+        if next_expiry_ms is not None:
+            due.append(next_expiry_ms)
+        self.maintain_age_ms = min(due)
 
     # ---- snapshot and checkpoint
 
@@ -516,6 +534,7 @@ class Log:
         self._producers = rebuild_producers(self._disk, self.path, self._snapshots.offsets, segments.items, offset)
         self.last_epoch = last_epoch(segments.items, offset)
         self._epoch_ends.clear()
+        self.maintain_age_ms = 0
         self._publish()
 
     def restart_at(self, offset: int) -> None:
@@ -571,6 +590,7 @@ class Log:
     def alter_config(self, config: LogConfig) -> None:
         """Follow the topic's new settings from the next append on."""
         self.config = config
+        self.maintain_age_ms = 0
         for segment in self._segments.items:
             segment.index.interval_bytes = config.index_interval_bytes
 

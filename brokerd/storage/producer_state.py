@@ -118,3 +118,8 @@ class ProducerState:
         for producer_id in old:
             del self.producers[producer_id]
         self.changes += len(old)
+
+    def next_expiry_ms(self, expiration_ms: int) -> int | None:
+        """Return the running time at which `expire` forgets the next one, if none appends; None: there is none."""
+        oldest = min((producer.last_age_ms for producer in self.producers.values()), default=None)
+        return None if oldest is None else oldest + expiration_ms + 1

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from brokerd.storage.checkpoint import (
@@ -324,3 +325,26 @@ def test_bodies_come_back_through_close_and_open(store: Store) -> None:
     log = store.open()
     assert log.flushed_end == log.high_watermark == 2
     assert bodies(log) == [b"a", b"b"]
+
+
+def test_upkeep_of_a_log_that_nothing_happens_to_is_rare(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[int] = []
+    maintain = Log.maintain
+
+    def count(log: Log) -> None:
+        looked.append(log.partition)
+        maintain(log)
+
+    monkeypatch.setattr(Log, "maintain", count)
+    directory = store.open_directory()
+    quiet, busy = (directory.create_partition(TOPIC, number, store.config) for number in range(2))
+    busy.become_leader(1)
+    for second in range(1, 21):
+        busy.append([make_batch()], wall_ms=0)
+        directory.maintain(1000 * second)
+    assert (looked.count(0), looked.count(1)) == (1, 20)
+    quiet.alter_config(msgspec.structs.replace(store.config, retention_ms=5))
+    directory.maintain(21_000)
+    assert looked.count(0) == 2, "what it is asked to do has changed"
+    directory.maintain(200_000)
+    assert looked.count(0) == 3

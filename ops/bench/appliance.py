@@ -55,6 +55,15 @@ class Appliance:
         """Return the pids of its processes, of one role or all."""
         return [p["pid"] for p in self.status()["processes"] if p["pid"] and role in (None, p["role"])]
 
+    def cpu_seconds_each(self) -> dict[str, float]:
+        """Return the processor time that each process has used, the supervisor and its zygote included."""
+        status = self.status()
+        names = {process["pid"]: process["name"] for process in status["processes"]}
+        supervisor = psutil.Process(status["supervisor"])
+        return {"supervisor": sum(supervisor.cpu_times()[:2])} | {
+            names.get(child.pid, "zygote"): sum(child.cpu_times()[:2]) for child in supervisor.children(recursive=True)
+        }
+
     def cpu_seconds(self, role: str | None = "broker") -> float:
         """Return the processor time that the processes of a role have used, or all."""
         return sum(sum(psutil.Process(pid).cpu_times()[:2]) for pid in self.pids(role))

@@ -1,4 +1,4 @@
-"""What copies cost and buy: throughput and latency with three copies, and how long a leader's death is felt."""
+"""What copies cost and buy: throughput, latency, what they use when idle, and how long a leader's death is felt."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from ops.bench.measured import run_worker
 
 COPIES = 3
 HEALTHY_S = 30.0
+SETTLE_S = 10.0  # the first checkpoints and the upkeep of new logs are over
 
 
 def bench_replication(*, runs: int, seconds: float, size: int, batch_size: int, rate: int) -> Any:
@@ -68,10 +69,6 @@ def bench_failover(*, kills: int, partitions: int) -> Any:
         _await_healthy(appliance)
         many = create_topic(appliance, "bench-many", "fsync", COPIES, partitions)
         _await_healthy(appliance)
-        time.sleep(2)
-        idle_from, idle_at = appliance.cpu_seconds(None), time.perf_counter()
-        time.sleep(10)
-        idle = (appliance.cpu_seconds(None) - idle_from) / (time.perf_counter() - idle_at)
         led, elected_s = _reelection(appliance, many)
         limits = machine_limits(appliance.data_dir)
     return {
@@ -83,7 +80,28 @@ def bench_failover(*, kills: int, partitions: int) -> Any:
         "partitions": partitions,
         "partitions_the_dead_led": led,
         "reelected_all_ms": round(1000 * elected_s, 1),
-        "idle_cpu_cores": round(idle, 4),
+        "machine": limits,
+    }
+
+
+def bench_idle(*, seconds: float, partitions: int) -> Any:
+    """The processor time of all processes while nobody asks for anything, as a part of one core."""
+    with running_appliance("--brokers", "3") as appliance:
+        create_topic(appliance, "bench-idle", "fsync", COPIES, partitions)
+        _await_healthy(appliance)
+        time.sleep(SETTLE_S)
+        before, start = appliance.cpu_seconds_each(), time.perf_counter()
+        time.sleep(seconds)
+        after, took = appliance.cpu_seconds_each(), time.perf_counter() - start
+        limits = machine_limits(appliance.data_dir)
+    each = {name: (used - before[name]) / took for name, used in sorted(after.items())}
+    return {
+        "benchmark": "idle",
+        "seconds": seconds,
+        "partitions": partitions,
+        "copies": COPIES,
+        "cpu_cores": round(sum(each.values()), 4),
+        "cpu_cores_each": {name: round(cores, 4) for name, cores in each.items()},
         "machine": limits,
     }
 

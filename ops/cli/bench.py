@@ -104,6 +104,16 @@ def failover(**options: Any) -> None:
 
 
 @bench.command()
+@click.option("--seconds", default=60.0, show_default=True, help="How long nothing happens.")
+@click.option("--partitions", default=1000, show_default=True, help="With three copies each.")
+def idle(**options: Any) -> None:
+    """The processor time of everything, as a part of one core, while nobody produces or consumes."""
+    from ops.bench.replication import bench_idle
+
+    _print(bench_idle(**options))
+
+
+@bench.command()
 @click.option("--runs", default=5, show_default=True)
 @click.option("--gigabytes", default=10.0, show_default=True, help="Stored before a broker is killed.")
 def recover(**options: Any) -> None:

@@ -40,7 +40,11 @@ class FleetConfig(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FleetReport(msgspec.Struct, kw_only=True):
-    """How the fleet fares, all devices together. `published_by` is filled in the last report."""
+    """How the fleet fares, all devices together. `published_by` is filled in the last report.
+
+    Attributes:
+        gap_max_ms: The longest time without a PUBACK between two of them.
+    """
 
     published: int = 0
     acknowledged: int = 0
@@ -53,6 +57,7 @@ class FleetReport(msgspec.Struct, kw_only=True):
     p50_ms: float = 0.0
     p99_ms: float = 0.0
     max_ms: float = 0.0
+    gap_max_ms: float = 0.0
     faults: dict[str, int] = {}
     refused: str = ""
     published_by: list[Published] | None = None
@@ -97,9 +102,15 @@ class Fleet:
         interval = 1 / config.rate
         self._due_s = [interval * n / config.devices for n in range(config.devices)]
         self._skipped = 0
+        self._acknowledged_s: float | None = None
+        self._gap_max_s = 0.0
 
     def _acknowledged(self, message: Message, seconds: float) -> None:
         self._latencies.add(seconds)
+        now_s = time.monotonic()
+        if self._acknowledged_s is not None:
+            self._gap_max_s = max(self._gap_max_s, now_s - self._acknowledged_s)
+        self._acknowledged_s = now_s
 
     async def run(self) -> None:
         """Publish until told to stop, then wait for the last PUBACKs."""
@@ -178,6 +189,7 @@ class Fleet:
             p50_ms=p50_ms,
             p99_ms=p99_ms,
             max_ms=self._latencies.max_s * 1000,
+            gap_max_ms=self._gap_max_s * 1000,
             faults={kind: sum(device.faults[kind] for device in self._devices) for kind in FAULTS},
             refused=next((publisher.refused for publisher in publishers if publisher.refused), ""),
         )

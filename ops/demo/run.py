@@ -15,8 +15,10 @@ from types import FrameType
 import msgspec
 
 from ingest.admin import Admin
+from ingest.errors import ForebayError
+from ingest.wire.messages import PartitionMetadata
 from ops.demo.appliance import DemoAppliance, DemoError
-from ops.demo.chaos import FIRST_S, Chaos
+from ops.demo.chaos import CONTROLLER, FIRST_S, FOLLOWER, KINDS, LEADER, Chaos
 from ops.demo.detector import Detector
 from ops.demo.fleet import FleetConfig
 from ops.demo.fleet_process import FleetProcess
@@ -27,19 +29,27 @@ from ops.demo.view import Snapshot, View
 
 TOPIC = "mqtt"  # the gateway's default rule: everything goes there, keyed by client id
 PARTITIONS_PER_BROKER = 2
+COPIES = 3
 STATUS_SECONDS = 0.5
+STATUS_KILLED_SECONDS = 0.02  # while it is waited for what takes a killed one's place
 BALANCE_SECONDS = 1.0
 READ_BACK_SECONDS = 15.0
 QUIET_BEFORE_END_S = 3.0
 
 
 class DemoOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """What the command line says; `duration_s` 0: until Ctrl-C."""
+    """What the command line says.
+
+    Attributes:
+        duration_s: 0: until Ctrl-C.
+        replicas: Of each partition; 0: `COPIES`, or one a broker if there are fewer.
+    """
 
     duration_s: float = 30.0
     devices: int = 50
     rate: float = 20.0
-    brokers: int = 2
+    brokers: int = 3
+    replicas: int = 0
     chaos: bool = False
     data_dir: Path | None = None
     seed: int = 1
@@ -80,11 +90,14 @@ class _Demo:
         self._detector = Detector(options.devices, options.rate)
         ends_s = max(FIRST_S + 0.5, options.duration_s - QUIET_BEFORE_END_S) if options.duration_s else 1e9
         self._chaos = Chaos(random.Random(options.seed if options.seed else None), ends_s)
-        self._leaders: dict[str, list[int]] = {}
+        self._replicas = options.replicas or min(COPIES, options.brokers)
         self._snapshot = Snapshot(duration_s=options.duration_s, devices=options.devices)
         self._began = time.monotonic()
         self._status_s = self._balance_s = 0.0
-        self._serving: dict[str, int] = {}
+        self._serving: dict[str, int] = {}  # by name, the controller by its role
+        self._roles: dict[str, str] = {}
+        self._all_serve = False
+        self._first_epochs = 0
         self._interrupted = False
         self._told = 0  # kills whose end was told
 
@@ -117,12 +130,14 @@ class _Demo:
             with View() as view:
                 view.event(
                     f"{options.brokers} brokers, {options.devices} devices at {options.rate:g} messages/s each, "
-                    f"topic {TOPIC} with {partitions} partitions in {self._appliance.data_dir}"
+                    f"topic {TOPIC} with {partitions} partitions and replication factor {self._replicas} "
+                    f"in {self._appliance.data_dir}"
                 )
                 self._publish(reader, fleet, view)
                 published_s = self._now_s()
                 self._finish(reader, fleet, view)
-            return self._conclude(reader, fleet, published_s)
+            elections = sum(item.leader_epoch for item in self._partitions()) - self._first_epochs
+            return self._conclude(reader, fleet, published_s, elections)
 
     def _create_topic(self) -> int:
         with Admin(str(self._appliance.data_dir)) as admin:
@@ -132,10 +147,13 @@ class _Demo:
                     "name a new directory with --data-dir, or none"
                 )
             partitions = PARTITIONS_PER_BROKER * self._options.brokers
-            admin.create_topic(TOPIC, partitions)
-            for item in admin.describe_topic(TOPIC).partitions:
-                self._leaders.setdefault(f"broker-{item.leader}", []).append(item.partition)
+            admin.create_topic(TOPIC, partitions, self._replicas)
+        self._first_epochs = sum(item.leader_epoch for item in self._partitions())
         return partitions
+
+    def _partitions(self) -> list[PartitionMetadata]:
+        with Admin(str(self._appliance.data_dir)) as admin:
+            return admin.describe_topic(TOPIC).partitions
 
     # ---- while it runs -----------------------------------------------------------------------------------------------
 
@@ -175,10 +193,15 @@ class _Demo:
     def _look(self, now_s: float, view: View) -> None:
         """Ask the appliance how it is, now and then."""
         if now_s >= self._status_s:
-            self._status_s = now_s + STATUS_SECONDS
+            pending = any(kill.recovered_s is None for kill in self._chaos.kills)
+            self._status_s = now_s + (STATUS_KILLED_SECONDS if pending else STATUS_SECONDS)
             status = self._appliance.status()
             if status is not None:
-                self._serving = {p.name: p.pid for p in status.processes if p.role == "broker" and p.ready}
+                self._all_serve = status.ready
+                ready = {CONTROLLER if p.role == CONTROLLER else p.name: p for p in status.processes if p.ready}
+                self._serving = {name: p.pid for name, p in ready.items()}
+                self._roles = {name: p.role for name, p in ready.items()}
+                self._chaos.serve(self._serving, self._now_s())
                 self._snapshot.processes = [(p.name, p.state, p.restarts) for p in status.processes]
                 self._snapshot.restarts = sum(p.restarts for p in status.processes)
         if now_s >= self._balance_s:
@@ -188,18 +211,37 @@ class _Demo:
             if kill.recovered_s is None:
                 break
             self._told += 1
-            view.event(f"{kill.broker} is back: a new record of its partitions {kill.recovered_s * 1000:.0f} ms after")
+            what = "a new record of its partitions was read back" if kill.epochs else "there is another in its place"
+            view.event(f"{kill.process}: {what} {kill.recovered_s * 1000:.0f} ms after")
 
     def _kill_someone(self, view: View) -> None:
-        now_s = self._now_s()
-        broker = self._chaos.choose(self._serving, now_s)
-        if broker is None:
+        if not self._all_serve or not self._chaos.is_due(self._now_s()):
             return
-        pid = self._serving.pop(broker)
+        try:
+            partitions = self._partitions()
+        except ForebayError:
+            return
+        if any(set(item.isr) != set(item.replicas) for item in partitions):
+            return  # a copy that was killed before is still catching up
+        led: dict[str, dict[int, int]] = {}
+        for item in partitions:
+            led.setdefault(f"broker-{item.leader}", {})[item.partition] = item.leader_epoch
+        candidates: dict[str, list[str]] = {kind: [] for kind in KINDS}
+        for name, role in self._roles.items():
+            kind = (LEADER if name in led else FOLLOWER) if role == "broker" else role
+            if kind in candidates:
+                candidates[kind].append(name)
+        chosen = self._chaos.choose(candidates, self._now_s())
+        if chosen is None:
+            return
+        kind, name = chosen
+        pid, mine = self._serving[name], led.get(name, {})
+        self._all_serve, self._status_s = False, 0.0
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-            self._chaos.killed(broker, pid, self._leaders.get(broker, []), self._now_s())
-            view.event(f"SIGKILL to {broker} (pid {pid}), leader of partitions {self._leaders.get(broker, [])}")
+            self._chaos.killed(kind, name, pid, mine, self._now_s())
+            what = f", leader of partitions {list(mine)}" if mine else ", a follower" if kind == FOLLOWER else ""
+            view.event(f"SIGKILL to {name} (pid {pid}){what}")
 
     # ---- the end -----------------------------------------------------------------------------------------------------
 
@@ -221,7 +263,7 @@ class _Demo:
         self._status_s = self._balance_s = 0.0
         self._step(reader, fleet, view)
 
-    def _conclude(self, reader: Reader, fleet: FleetProcess, seconds: float) -> int:
+    def _conclude(self, reader: Reader, fleet: FleetProcess, seconds: float, elections: int) -> int:
         published = fleet.report.published_by
         assert published is not None
         verdict = self._tally.verdict(published)
@@ -234,6 +276,7 @@ class _Demo:
             self._detector.found,
             self._chaos.kills if self._options.chaos else None,
             snapshot.restarts,
+            elections,
             reader.problems,
             seconds,
         ):

@@ -8,7 +8,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from ops.demo.chaos import Kill
+from ops.demo.chaos import KINDS, LEADER, Kill
 from ops.demo.fleet import FleetReport
 from ops.demo.tally import Verdict
 
@@ -19,10 +19,16 @@ def summary_lines(
     found: dict[str, int],
     kills: list[Kill] | None,
     restarts: int,
+    elections: int,
     problems: list[str],
     seconds: float,
 ) -> list[str]:
-    """Return the report; `kills` None: none were wanted."""
+    """Return the report.
+
+    Args:
+        kills: None: none were wanted.
+        elections: Leaders of partitions elected since the topic was made.
+    """
     rate = verdict.acknowledged / max(seconds, 1e-9)
     lines = [
         f"published                {verdict.published:>10,}",
@@ -31,15 +37,22 @@ def summary_lines(
         f"lost                     {verdict.lost:>10,}   acknowledged and not read back",
         f"duplicates               {verdict.duplicates:>10,}   explained by {fleet.resent:,} resends",
         f"PUBLISH to PUBACK        p50 {fleet.p50_ms:.1f} ms, p99 {fleet.p99_ms:.1f} ms, max {fleet.max_ms:.0f} ms",
+        f"longest without PUBACK   {fleet.gap_max_ms:>7.0f} ms   of all devices together",
     ]
     injected = ", ".join(f"{fleet.faults.get(kind, 0)} {kind}" for kind in found)
     detected = ", ".join(f"{count} {kind}" for kind, count in found.items())
     lines.append(f"anomalies                detected {detected}; simulated {injected}")
     if kills is not None:
-        times = sorted(kill.recovered_s for kill in kills if kill.recovered_s is not None)
-        took = ", ".join(f"{seconds * 1000:.0f} ms" for seconds in times) or "none seen"
-        lines.append(f"brokers killed           {len(kills):>10}   {len(times)} seen to recover, {restarts} restarts")
-        lines.append(f"back after               {took}   (from SIGKILL to a newly written record read back)")
+        by_kind = [(kind, [kill for kill in kills if kill.kind == kind]) for kind in KINDS]
+        counts = ", ".join(f"{len(these)} {kind}{'s' * (len(these) != 1)}" for kind, these in by_kind)
+        lines.append(f"killed                   {len(kills):>10}   {counts}; {restarts} restarts")
+        lines.append(f"leaders elected          {elections:>10}")
+        for kind, these in by_kind:
+            times = sorted(kill.recovered_s for kill in these if kill.recovered_s is not None)
+            until = "a newly written record read back" if kind == LEADER else "another in its place"
+            if these:
+                took = ", ".join(f"{seconds * 1000:.0f} ms" for seconds in times) or "none seen"
+                lines.append(f"{kind + 's back after':<24} {took}   (from SIGKILL to {until})")
     if verdict.unexplained:
         lines.append(f"NOT EXPLAINED            {verdict.unexplained:>10,}   read more often than sent, or never sent")
     if verdict.out_of_order:
@@ -84,7 +97,7 @@ def next_lines(data_dir: Path | None) -> list[str]:
         f"  {program} status",
         f"  {program} log verify {where}",
         f"  {program} down",
-        "And kill brokers while devices publish:",
+        "And kill brokers, controllers and gateways while devices publish:",
         f"  {program} demo --chaos --duration 60",
     ]
 

@@ -46,7 +46,7 @@ def count(output: str, label: str) -> int:
 def test_kills_cost_nothing_that_was_acknowledged(short_tmp: str) -> None:
     path = Path(short_tmp)
     done = subprocess.run(
-        [*DEMO, "--duration", "7", "--devices", "20", "--chaos", "--seed", "3"],
+        [*DEMO, "--duration", "16", "--devices", "20", "--chaos", "--seed", "3"],
         capture_output=True,
         text=True,
         env=environment(path),
@@ -56,9 +56,13 @@ def test_kills_cost_nothing_that_was_acknowledged(short_tmp: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert count(done.stdout, "acknowledged by PUBACK") > 500
     assert count(done.stdout, "lost") == 0
-    assert count(done.stdout, "brokers killed") >= 1
-    assert "SIGKILL to broker-" in done.stdout
-    assert "is back" in done.stdout
+    assert "topic mqtt with 6 partitions and replication factor 3" in done.stdout
+    kills = re.findall(r"SIGKILL to (\S+) \(pid", done.stdout)
+    assert count(done.stdout, "killed") == len(kills) >= 3
+    assert kills[0].startswith("broker-")
+    assert len(re.findall(r"(?:read back|in its place) \d+ ms after", done.stdout)) == len(kills)
+    assert count(done.stdout, "leaders elected") >= 2, "the first led two partitions"
+    assert 0 < count(done.stdout, "longest without PUBACK") < 10_000
     assert "Everything acknowledged was read back" in done.stdout
     assert left_behind(path) == []
 
@@ -66,13 +70,14 @@ def test_kills_cost_nothing_that_was_acknowledged(short_tmp: str) -> None:
 def test_a_named_directory_stays_and_the_commands_shown_work(short_tmp: str) -> None:
     data_dir = Path(short_tmp) / "data"
     done = subprocess.run(
-        [*DEMO, "--duration", "1.5", "--devices", "5", "--brokers", "1", "--data-dir", str(data_dir)],
+        [*DEMO, "--duration", "1.5", "--devices", "5", "--brokers", "2", "-r", "1", "--data-dir", str(data_dir)],
         capture_output=True,
         text=True,
         timeout=100,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+    assert "4 partitions and replication factor 1" in done.stdout
     shown = done.stdout.split("Try next:\n")[1].split("And kill")[0]
     pasted = subprocess.run(["bash", "-ec", shown], capture_output=True, text=True, timeout=100, check=False)
     assert pasted.returncode == 0, pasted.stdout + pasted.stderr

@@ -67,6 +67,10 @@ from replicas.state import NO_LEADER
 
 APPLY_WAIT_MS = 1000  # how long an answer waits until every live broker acts by the change
 STALL_MS = 2000  # the loop gives an event twice a second; after a longer gap heartbeats wait unread in its socket
+LATE_MS = (
+    500  # a heartbeat answered so late: its broker may have given up, which it does after 1000, and connected anew
+)
+RECONNECT_MS = 1000  # its next heartbeat is read by then
 COMMIT_RETRY_MS = 1000  # a full disk does not get better at once
 PRODUCER_IDS_COUNT = 1000
 Key = tuple[bytes, int]
@@ -153,6 +157,7 @@ class Controller:
         self._metadata: list[_ParkedMetadata] = []
         self._retry_ms = now_ms  # no commit of our own accord before
         self._stepped_ms = now_ms
+        self._doubtful_until_ms = now_ms  # connections may have ended because this controller stood still
         self._resettle = False  # whether partitions may not be as they should be, for want of a commit
         self._look_at_leaders()
         self._came_ms = now_ms  # when a broker was heard for the first time, the last of them
@@ -166,6 +171,7 @@ class Controller:
         stalled_ms, self._stepped_ms = now_ms - self._stepped_ms, now_ms
         if stalled_ms >= STALL_MS:
             self._sessions.forgive(stalled_ms)
+            self._doubtful_until_ms = now_ms + RECONNECT_MS
         effects = self._take(event, now_ms)
         if self._resettle and self._pending is None and now_ms >= self._retry_ms:
             self._resettle = False
@@ -183,9 +189,11 @@ class Controller:
                 return self._on_request(event, now_ms)
             case PeerGone(peer=peer):
                 broker_id = self._sessions.by_peer(peer)
-                return [] if broker_id is None else self._mark_dead([broker_id], "its connection ended", now_ms)
+                if broker_id is None or now_ms < self._doubtful_until_ms:
+                    return []  # in doubt the session time decides
+                return self._mark_dead([broker_id], "its connection ended", now_ms)
             case ConnectionLost():
-                return self._answer_heartbeats()
+                return self._answer_heartbeats(now_ms)
             case Tick():
                 return self._tick(now_ms)
 
@@ -235,7 +243,7 @@ class Controller:
         effects = pending.done(now_ms)
         if self.image.version > version:
             self._look_at_leaders()
-            effects += self._answer_heartbeats()
+            effects += self._answer_heartbeats(now_ms)
             effects += self._answer_metadata(lambda parked: True)
         return effects
 
@@ -323,7 +331,7 @@ class Controller:
     def _tick(self, now_ms: int) -> list[Effect]:
         effects = self._answer_applied(now_ms)
         effects += self._answer_metadata(lambda parked: parked.deadline_ms <= now_ms)
-        effects += self._answer_heartbeats(now_ms)
+        effects += self._answer_heartbeats(now_ms, overdue=True)
         if now_ms < self._retry_ms:
             return effects
         expired = self._sessions.expired(self.image.alive_brokers(), now_ms)
@@ -373,13 +381,15 @@ class Controller:
             self._metadata = [parked for parked in self._metadata if not due(parked)]
         return [Respond(p.peer, p.correlation_id, self._view.for_clients(p.topics)) for p in answered]
 
-    def _answer_heartbeats(self, now_ms: int | None = None) -> list[Effect]:
-        """Answer all parked heartbeats, or those whose time is over at `now_ms`."""
+    def _answer_heartbeats(self, now_ms: int, *, overdue: bool = False) -> list[Effect]:
+        """Answer all parked heartbeats, or those whose time is over."""
         effects: list[Effect] = []
         for _, session in self._sessions.all():
             parked = session.parked
-            if parked is not None and (now_ms is None or parked.deadline_ms <= now_ms):
+            if parked is not None and (not overdue or parked.deadline_ms <= now_ms):
                 session.parked = None
+                if now_ms >= parked.deadline_ms + LATE_MS:
+                    self._doubtful_until_ms = now_ms + RECONNECT_MS
                 effects.append(Respond(parked.peer, parked.correlation_id, self._beat(session.applied_version)))
         return effects
 

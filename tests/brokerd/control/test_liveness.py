@@ -105,6 +105,22 @@ def test_a_controller_that_was_stopped_itself_declares_no_deaths(driver: Driver)
     assert alive(driver) == []
 
 
+@pytest.mark.parametrize("stopped_ms", [1600, 10 * SESSION_MS])
+def test_connections_that_ended_while_the_controller_was_stopped_prove_no_deaths(
+    driver: Driver, stopped_ms: int
+) -> None:
+    driver.heartbeat(1)  # answered after a second; it gives up after two, and connects anew
+    driver.now_ms += stopped_ms
+    assert {answer.peer for answer in driver.step(Tick())} == {b"broker-1"}
+    driver.step(PeerGone(b"broker-1"))
+    assert alive(driver) == [1, 2]
+    driver.heartbeat(1)
+    driver.heartbeat(2)
+    driver.later(1000)
+    driver.step(PeerGone(b"broker-1"))
+    assert alive(driver) == [2]
+
+
 def test_many_deaths_at_once_are_one_commit(driver: Driver) -> None:
     before = driver.commits
     driver.later(SESSION_MS)

@@ -49,9 +49,12 @@ class Flusher:
         """Flush everything `log` holds now. Thread: the log's owner."""
         target = log.flush_target()
         with self._condition:
+            replaced = self._wanted.get(id(log))
             self._wanted[id(log)] = target
             if not self._busy:
                 self._condition.notify()
+        if replaced is not None:
+            log.flush_dropped()
 
     def drain(self) -> list[tuple[Log, int | BaseException]]:
         """Return what is done, (log, end offset) or (log, why it failed). The owner applies `log.flushed`."""

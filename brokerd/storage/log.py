@@ -130,7 +130,7 @@ class Log:
     @property
     def flush_under_way(self) -> bool:
         """Whether a flush was captured whose end nobody has taken note of: nothing may be truncated meanwhile."""
-        return self._unflushed.under_way
+        return self._unflushed.flushes > 0
 
     @property
     def unflushed_bytes(self) -> int:
@@ -298,6 +298,7 @@ class Log:
     def flushed(self, end_offset: int) -> None:
         """Take note that everything below `end_offset`, of an earlier `flush_target`, is on the disk."""
         assert end_offset <= self.end_offset
+        self._unflushed.flushes -= 1
         if end_offset < self.flushed_end:
             return
         self.flushed_end = end_offset
@@ -308,6 +309,10 @@ class Log:
                     segment.forget()
         if end_offset == self.end_offset:
             self._unflushed.size_bytes = 0
+
+    def flush_dropped(self) -> None:
+        """Take note that an earlier `flush_target` is not flushed: a later one takes its place."""
+        self._unflushed.flushes -= 1
 
     # ---- marks
 
@@ -506,7 +511,7 @@ class Log:
         Cost: two fsyncs, and the headers behind the newest producer snapshot.
         """
         assert self.start_offset <= offset, "truncation below the log start"
-        assert not self._unflushed.under_way, "a flush under way would vouch for what replaces the tail: drain it first"
+        assert not self.flush_under_way, "a flush under way would vouch for what replaces the tail: drain it first"
         if offset >= self.end_offset:
             return
         self._disk.check_online()
@@ -546,7 +551,7 @@ class Log:
         Cost: four fsyncs.
         """
         assert offset > self.end_offset, "a restart leads ahead"
-        assert not self._unflushed.under_way, "a flush under way would vouch for what is dropped"
+        assert not self.flush_under_way, "a flush under way would vouch for what is dropped"
         self._disk.check_online()
         self._disk.mark(self.path / file_name(offset, START))  # from here on what lies below is gone for good
         fresh = Segment(self._disk, self.path, offset, self.config.index_interval_bytes)

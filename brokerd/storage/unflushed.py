@@ -20,21 +20,18 @@ class Unflushed:
             exactly there that are done since].
         flushed_at: (segment, position) where the last flush ended; None if not known.
         size_bytes: Written since the last flush that reached the end.
+        flushes: Captured, and neither done nor dropped for a later one; two may end at the same offset.
     """
 
-    __slots__ = ("_under_way", "directories", "files", "flushed_at", "size_bytes")
+    __slots__ = ("_ends", "directories", "files", "flushed_at", "flushes", "size_bytes")
 
     def __init__(self) -> None:
         self.files: list[tuple[File, int]] = []
         self.directories: list[tuple[Path, int, int]] = []
         self.flushed_at: tuple[int, int] | None = None
         self.size_bytes = 0
-        self._under_way: dict[int, tuple[int, int]] = {}
-
-    @property
-    def under_way(self) -> bool:
-        """Whether a flush was captured whose end nobody has taken note of."""
-        return bool(self._under_way)
+        self.flushes = 0
+        self._ends: dict[int, tuple[int, int]] = {}  # where flushes under way end -> (segment, position)
 
     def add_directory(self, path: Path, end_offset: int) -> None:
         """Note that a name was made in `path`; the flush that counts for anything at `end_offset` covers it."""
@@ -46,14 +43,15 @@ class Unflushed:
         files = [file for file, _ in self.files]
         if dirty or self.directories:
             files.append(active.file)
-        self._under_way[end_offset] = (active.base_offset, active.size)
+        self.flushes += 1
+        self._ends[end_offset] = (active.base_offset, active.size)
         return tuple(files), tuple(dict.fromkeys(entry[0] for entry in self.directories))
 
     def settle(self, end_offset: int) -> list[File]:
         """Take note that a flush up to `end_offset` is done; return the sealed files that need not stay open."""
-        self.flushed_at = self._under_way.pop(end_offset, self.flushed_at)
-        for earlier in [end for end in self._under_way if end < end_offset]:
-            del self._under_way[earlier]
+        self.flushed_at = self._ends.pop(end_offset, self.flushed_at)
+        for earlier in [end for end in self._ends if end < end_offset]:
+            del self._ends[earlier]
         done = [file for file, end in self.files if end <= end_offset]
         self.files = [(file, end) for file, end in self.files if end > end_offset]
         self.directories = [
@@ -73,7 +71,7 @@ class Unflushed:
         self.files = [(file, end) for file, end in self.files if file not in files]
 
     def cut(self, offset: int, flushed_at: tuple[int, int] | None) -> None:
-        """Forget what reached above `offset`, and the flushes under way that did."""
+        """Forget what reached above `offset`."""
         self.files = [(file, end) for file, end in self.files if end <= offset]
-        self._under_way.clear()
+        self._ends.clear()
         self.flushed_at = flushed_at

@@ -188,6 +188,32 @@ def test_the_flusher_commits_groups_in_the_background(make_store: MakeStore) -> 
     assert all(log.unflushed_bytes == 0 and not log.names_unflushed for log in logs)
 
 
+def test_a_flush_is_under_way_until_the_last_that_was_asked_for_is_done(store: Store) -> None:
+    log = store.open()
+    done, go_on = threading.Semaphore(0), threading.Semaphore(0)
+
+    def hold() -> None:
+        done.release()
+        go_on.acquire(timeout=5)
+
+    flusher = Flusher(hold)
+    try:
+        log.append([make_batch()], wall_ms=0)
+        flusher.request(log)
+        assert done.acquire(timeout=20)
+        flusher.request(log)  # while the first is not drained: all three end at the same offset
+        flusher.request(log)  # and this takes the place of the second
+        for under_way in (True, False):
+            ((_, end_offset),) = flusher.drain()
+            log.flushed(end_offset)
+            assert log.flush_under_way is under_way
+            go_on.release()
+            assert not under_way or done.acquire(timeout=20)
+    finally:
+        flusher.close()
+    log.truncate_to(0)
+
+
 def test_a_flush_vouches_only_for_what_was_there_when_it_was_asked_for(store: Store) -> None:
     log = store.open()
     log.append([make_batch()], wall_ms=0)

@@ -196,13 +196,13 @@ class Cluster:
         sent = False
         while not outcome:
             left_ms = deadline_ms - monotonic_ms()
-            if left_ms <= 0:
+            if left_ms <= 0 and not sent:
                 raise RequestTimedOut(f"no answer to {type(body).__name__} within {timeout_ms} ms")
             if not sent:
                 sent = self.send(broker_id, body, outcome.append, timeout_ms=left_ms)
             self.poll()
             if not outcome:
-                self.wait(min(left_ms, 50 if sent else 5))
+                self.wait(min(left_ms, 50 if sent else 5))  # overdue: `poll` gives up on it
         if outcome[0].error is not None:
             raise outcome[0].error
         return outcome[0].body
@@ -266,6 +266,7 @@ class Cluster:
                 error = TransportError(f"connection to {waiting.connection.endpoint} lost; the outcome is unknown")
             else:
                 error = RequestTimedOut("no answer in time; the outcome is unknown")
+                self._silent.setdefault(waiting.connection, monotonic_ms())
             waiting.on_done(Answered(None, (), error))
 
     # ---- waiting -----------------------------------------------------------------------------------------------------

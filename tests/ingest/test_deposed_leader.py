@@ -55,3 +55,17 @@ def test_what_a_stopped_leader_was_sent_goes_to_the_next_one_once(cluster: Clust
             read += [record.value for record in consumer.poll(timeout_ms=200)]
             assert time.monotonic() < deadline, read
     assert read == values
+
+
+def test_an_admin_asks_another_broker_than_one_that_stands_still(cluster: Cluster) -> None:
+    with Admin(cluster.bootstrap) as admin:
+        for name in cluster.children:
+            if name.startswith("broker-"):
+                assert len(admin.brokers()) == 3
+                pid = cluster.children[name].pid
+                os.kill(pid, signal.SIGSTOP)
+                began = time.monotonic()
+                for _ in range(20):  # any broker is asked: one of these would be the one that was stopped
+                    assert len(admin.brokers()) == 3
+                assert time.monotonic() - began < GAP_S
+                os.kill(pid, signal.SIGCONT)

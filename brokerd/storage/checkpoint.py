@@ -36,6 +36,7 @@ import msgspec
 
 from brokerd.storage.disk import Disk
 from brokerd.storage.files import CREATE, File, pwrite_all
+from ingest.errors import DiskFull
 from ingest.records.checksum import crc32c
 
 RECORD_SIZE = 128
@@ -137,6 +138,7 @@ class Checkpoint:
         self.partitions: dict[tuple[bytes, int], CheckpointRecord] = {}
         self.last: CheckpointRecord | None = None
         self.age_ms = 0
+        self._stale: set[tuple[bytes, int]] = set()  # dropped partitions of which the file still has records
         data = os.pread(self._file.fd, self._file.size(), 0)
         for position in range(0, len(data) - RECORD_SIZE + 1, RECORD_SIZE):
             record = decode_record(data, position)
@@ -178,11 +180,26 @@ class Checkpoint:
 
     def forget(self, topic_id: bytes, partition: int) -> None:
         """Drop a deleted partition's record at the next compaction."""
-        self.partitions.pop((topic_id, partition), None)
+        if self.partitions.pop((topic_id, partition), None) is not None:
+            self._stale.add((topic_id, partition))
 
-    def _compact(self) -> None:
+    def begin(self, topic_id: bytes, partition: int) -> None:
+        """Have the file say nothing of a partition that is about to be made: it may have been here before.
+
+        Raises:
+            DiskFull: it still does.
+        Cost: nothing, or a compaction if it did.
+        """
+        self.forget(topic_id, partition)
+        if (topic_id, partition) in self._stale and not self._compact():
+            raise DiskFull(f"{self._path}: the disk is full", path=self._path)
+
+    def _compact(self) -> bool:
         others = [self.last] if self.last is not None else []
         data = b"".join(map(encode_record, [*others, *self.partitions.values()]))
         if self._disk.replace(self._path, data, durable=True):
             self._file = File(self._path, CREATE, self._disk.file_mode)
             self._size = len(data)
+            self._stale.clear()
+            return True
+        return False

@@ -218,6 +218,7 @@ class LogDirectory:
         """
         self._disk.check_online()
         path = self._partition_path((topic_id, partition))
+        self._checkpoint.begin(topic_id, partition)
         try:
             path.mkdir(mode=self._disk.directory_mode)
             os.chmod(path, self._disk.directory_mode)
@@ -225,7 +226,6 @@ class LogDirectory:
             raise StorageError(f"{path} exists already", path=path) from None
         except OSError as error:
             raise self._disk.refused(error, f"creating {path}") from error
-        self._checkpoint.forget(topic_id, partition)
         try:
             return self._open(topic_id, partition, config)
         except StorageError:

@@ -138,6 +138,26 @@ def test_a_deleted_partition_goes_aside_and_then_away(make_store: MakeStore) -> 
     assert directory.found() == [(TOPIC, 0)]
 
 
+@pytest.mark.parametrize("killed_between", [False, True])
+def test_a_partition_that_comes_back_is_not_taken_for_what_it_was(store: Store, killed_between: bool) -> None:
+    log = store.open()
+    for _ in range(9):
+        log.append([make_batch()], wall_ms=0)
+    store.flush()
+    log.advance_high_watermark(9)
+    assert store.directory is not None
+    store.directory.checkpoint()
+    if killed_between:
+        store.kill()
+        store.open_directory()
+    store.directory.delete_partition(TOPIC, 0)
+    log = store.open()
+    log.append([make_batch()], wall_ms=0)
+    log = store.reopen()
+    assert (log.end_offset, log.lost_offsets_total) == (1, 0)
+    assert log.high_watermark == 0
+
+
 def test_what_a_dead_owner_had_set_aside_is_removed(store: Store) -> None:
     store.open()
     assert store.directory is not None

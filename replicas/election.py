@@ -153,6 +153,7 @@ def commit(before: S, after: S, chosen: Chosen | None = None, *, epoch_min: int 
     """Return `after` with its epochs raised over `before`, as far as anything changed.
 
     Args:
+        after: May have a higher leader epoch that some log holds, while nobody leads.
         chosen: Who was elected: then a leadership begins, though the leader may be the same broker.
         epoch_min: What a new leader epoch must be at least: above what any log holds.
         forced: Raise the partition epoch even if nothing changed.
@@ -160,7 +161,7 @@ def commit(before: S, after: S, chosen: Chosen | None = None, *, epoch_min: int 
     began = chosen is not None or (after.leader != before.leader and after.leader != NO_LEADER)
     if not began and not forced and after == before:
         return before
-    epoch = max(before.leader_epoch + 1, epoch_min) if began else before.leader_epoch
+    epoch = max(after.leader_epoch + 1, epoch_min) if began else after.leader_epoch
     lossy = chosen is not None and chosen.reason in ("greatest", "unclean")
     return msgspec.structs.replace(
         after,

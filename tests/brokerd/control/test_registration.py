@@ -7,7 +7,14 @@ import time
 import pytest
 
 from ingest.wire.codes import ErrorCode
-from ingest.wire.messages import AllocateProducerIdsRequest, LocalPartition, NewTopic
+from ingest.wire.messages import (
+    AllocateProducerIdsRequest,
+    BrokerHeartbeatRequest,
+    LeaderlessEnd,
+    LocalPartition,
+    NewTopic,
+)
+from replicas.state import NO_LEADER
 from tests.brokerd.control.driver import SESSION_MS, Driver
 from tests.brokerd.control.harness import registration
 
@@ -58,6 +65,22 @@ def test_a_copy_ahead_of_the_store_fences_its_leader_elsewhere_too(driver: Drive
     driver.create(NewTopic("t"))
     driver.register(2, incarnation=9, found=[LocalPartition(topic_id_of(driver, "t"), 0, 4, 10)])
     assert leader_epochs(driver) == [5]
+
+
+def test_an_epoch_that_some_log_holds_is_remembered_until_somebody_leads(driver: Driver) -> None:
+    driver.register(2)
+    driver.create(NewTopic("t", 1, 2))
+    driver.later(SESSION_MS)  # all power is cut, and the store is older than the logs
+    topic_id = topic_id_of(driver, "t")
+    driver.register(1, incarnation=5, found=[LocalPartition(topic_id, 0, 7, 100)])
+    assert [p.leader for p in driver.core.image.all_partitions()] == [NO_LEADER]
+    driver.register(2, incarnation=5, found=[LocalPartition(topic_id, 0, 3, 60)])
+    for broker, last_epoch, end in ((1, 7, 100), (2, 3, 60)):
+        (partition,) = driver.core.image.all_partitions()
+        ends = [LeaderlessEnd(topic_id, 0, partition.leader_epoch, last_epoch, end)]
+        beat = BrokerHeartbeatRequest(broker, driver.epochs[broker], driver.core.image.version, 1000, ends)
+        driver.send(beat, b"broker-%d" % broker)
+    assert [(p.leader, p.leader_epoch) for p in driver.core.image.all_partitions()] == [(1, 8)]
 
 
 def test_a_request_sent_twice_is_answered_the_same(driver: Driver) -> None:

@@ -3,7 +3,8 @@
 `FOREBAY_FAILPOINTS="storage.after_write=kill@3,storage.before_sync=sleep:50"` arms them at import. An action with
 `@n` fires once, at the n-th time its place is passed; without, each time. Where `FOREBAY_FAILPOINTS_DIR` names a
 directory, an entry fires only by taking the file of its name, `storage.after_write=kill`, out of it: a test lays it
-there when it wants, one process takes it, and the one started in its place gets past.
+there when it wants, one process takes it, and the one started in its place gets past. A file that holds a pid is for
+that process alone.
 """
 
 from __future__ import annotations
@@ -77,8 +78,11 @@ def _may_fire(entry: str) -> bool:
     directory = os.environ.get(DIRECTORY_VARIABLE)
     if not directory:
         return True
+    path = Path(directory) / entry
     try:
-        os.unlink(Path(directory) / entry)
+        if path.read_text() not in ("", str(os.getpid())):
+            return False
+        os.unlink(path)
     except FileNotFoundError:
         return False
     return True

@@ -14,10 +14,13 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TypeVar
 
+import msgspec
 import psutil
 
+from brokerd.control.stats import ControllerStats
 from ingest.admin import Admin
 from ingest.discovery import read_appliance
+from ingest.errors import ForebayError
 from ops.cli.found import find
 from ops.supervisor.control_client import Identity, ask, decode_identity
 from ops.supervisor.control_server import SUFFIX
@@ -136,10 +139,33 @@ class ProcessTree:
                 return next((p.pid for p in supervisor.children() if "zygote" in _title(p)), 0)
             return 0
         if found.status is not None:
-            return next((p.pid for p in found.status.processes if p.name == name and p.state == "running"), 0)
+            return next(
+                (p.pid for p in found.status.processes if p.name == name and p.state == "running" and _runs(p.pid)), 0
+            )
         return next((process.pid for process in found.orphans if process.name == name), 0)
 
+    def active_controller(self) -> tuple[str, int]:
+        """Return the name and the epoch of the controller in office; waits for one."""
+
+        def look() -> tuple[str, int] | None:
+            for name in ("controller-1", "controller-2"):
+                with contextlib.suppress(ForebayError):
+                    stats = msgspec.json.decode(self.identity(name).stats, type=ControllerStats)
+                    if stats.role == "active":
+                        return name, stats.controller_epoch
+            return None
+
+        found = await_value(look, "a controller", explain=self.log_tail)
+        assert found is not None
+        return found
+
     # ---- faults
+
+    def terminate(self, name: str) -> int:
+        """Have one process end in good order; return which pid it had."""
+        pid = self.pid(name)
+        _signal_and_wait(pid, signal.SIGTERM)
+        return pid
 
     def kill(self, name: str) -> int:
         """SIGKILL one process, wait until it is gone, return which pid it had."""
@@ -174,6 +200,18 @@ class ProcessTree:
             for pid in pids:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGCONT)
+
+    @contextlib.contextmanager
+    def held_down(self, name: str) -> Iterator[None]:
+        """SIGKILL one process, and keep the supervisor from starting another until the end."""
+        pid = self.pid(name)
+        with self.frozen("supervisor"):
+            _signal_and_wait(pid, signal.SIGKILL)
+            yield
+        self.await_replaced(name, pid)
+
+    def broker_home(self, broker: int) -> Path:
+        return self.data_dir / "brokers" / str(broker)
 
     # ---- events to wait for
 

@@ -25,7 +25,7 @@ def await_in_sync(tree: ProcessTree, topic: str, timeout_s: float = 30.0) -> Non
 
 
 def compare_copies(tree: ProcessTree, topic: str) -> list[str]:
-    """Return what two replicas of a partition don't have in common, below where the shorter one ends."""
+    """Return what two replicas of a partition don't have in common, from where the later one begins."""
     with Admin(tree.bootstrap) as admin:
         described = admin.describe_topic(topic)
     problems = []
@@ -41,10 +41,9 @@ def compare_directories(homes: Mapping[int, Path], topic_id: bytes, partition: i
     copies = {broker: stored(home, topic_id, partition) for broker, home in homes.items()}
     (first, expected), *others = copies.items()
     for broker, found in others:
-        end = min(max(expected, default=-1), max(found, default=-1))
         start = max(min(expected, default=0), min(found, default=0))
-        mine = {offset: data for offset, data in expected.items() if start <= offset <= end}
-        theirs = {offset: data for offset, data in found.items() if start <= offset <= end}
+        mine = {offset: data for offset, data in expected.items() if offset >= start}
+        theirs = {offset: data for offset, data in found.items() if offset >= start}
         if mine != theirs:
             problems.append(f"partition {partition}: brokers {first} and {broker} differ")
         if bool(expected) != bool(found):

@@ -1,8 +1,9 @@
-"""One produce request, and just what the broker answers to it: clients would try again behind the test's back."""
+"""Produce requests, and just what the broker answers to them: clients would try again behind the test's back."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from types import TracebackType
 
 import zmq
 
@@ -14,25 +15,39 @@ from tests.brokerd.storage.stores import make_batch
 ANSWER_MS = 10_000
 
 
-def produce_once(endpoint: Path, topic_id: bytes, partition: int, body_bytes: int) -> tuple[ErrorCode, str]:
-    """Send one batch, which no reader could decode: it must be refused; return the partition's error code and message.
+class RawProducer:
+    """A connection to one broker for batches that no reader could decode: they must never be committed.
 
     Args:
         endpoint: The broker's ipc socket.
     """
-    context = zmq.Context()
-    peer = context.socket(zmq.DEALER)
-    try:
-        peer.set(zmq.LINGER, 0)
-        peer.connect(f"ipc://{endpoint}")
-        body = ProduceRequest(-1, [ProducePartition(topic_id, partition)])
-        peer.send_multipart([encode_request(body, 1, ANSWER_MS), make_batch(bytes(body_bytes))])
-        assert peer.poll(ANSWER_MS), "no answer"
-        response = decode_response(peer.recv_multipart())
+
+    def __init__(self, endpoint: Path) -> None:
+        self._context = zmq.Context()
+        self._peer = self._context.socket(zmq.DEALER)
+        self._peer.set(zmq.LINGER, 0)
+        self._peer.connect(f"ipc://{endpoint}")
+        self._sent = 0
+
+    def __enter__(self) -> RawProducer:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._peer.close()
+        self._context.term()
+
+    def send(self, topic_id: bytes, partition: int, body: bytes, *, acks: int = -1) -> int:
+        """Send one batch; return the number its answer will have."""
+        self._sent += 1
+        request = ProduceRequest(acks, [ProducePartition(topic_id, partition)])
+        self._peer.send_multipart([encode_request(request, self._sent, ANSWER_MS), make_batch(body)])
+        return self._sent
+
+    def answer(self, timeout_ms: int = ANSWER_MS) -> tuple[int, ErrorCode, str]:
+        """Wait for the next answer; return its number, and the partition's error code and message."""
+        assert self._peer.poll(timeout_ms), "no answer"
+        response = decode_response(self._peer.recv_multipart())
         if response.error_code:
-            return ErrorCode(response.error_code), response.message
+            return response.correlation_id, ErrorCode(response.error_code), response.message
         produced = decode_body(response, ApiKey.PRODUCE).partitions[0]
-        return ErrorCode(produced.error_code), produced.message
-    finally:
-        peer.close()
-        context.term()
+        return response.correlation_id, ErrorCode(produced.error_code), produced.message

@@ -15,7 +15,7 @@ from ingest.consumer import Consumer
 from ingest.discovery import read_appliance
 from ingest.errors import ForebayError
 from ingest.log.mapping import PageMap
-from ingest.log.names import parse_partition_name
+from ingest.log.names import parse_partition_name, partition_name
 from ingest.log.reader import LocalLog, LogMoved
 from ingest.log.state_page import decode_marks, decode_page_header, row_tag
 
@@ -36,8 +36,8 @@ class Sighting(NamedTuple):
     digest: bytes
 
 
-class _Partition:
-    """What one bare reader knows of one partition."""
+class _Replica:
+    """What one bare reader knows of one replica of a partition."""
 
     def __init__(self, home: Path, topic_id: bytes, partition: int) -> None:
         self.home = home  # the broker's log directory
@@ -46,8 +46,8 @@ class _Partition:
         self.log: LocalLog | None = None
         self.offset = 0
         self.high_watermark = 0
+        self.begun: tuple[bytes, int] | None = None  # the broker's directory, and the log's own by its inode
         self.incarnations: list[int] = []
-        self.seen: dict[int, Sighting] = {}
         self.look_again_s = 0.0
 
 
@@ -79,31 +79,33 @@ class _Background:
 
 
 class MappedReader(_Background):
-    """Follow all partitions on the state pages and segment files alone, and now and then read older records again.
+    """Follow all replicas on the state pages and segment files alone, and now and then read older records again.
 
-    It holds that no offset ever changes its bytes and that no high watermark goes back, over incarnations too.
+    It holds that an offset has the same bytes for ever and in all replicas, and that no high watermark goes back, over
+    incarnations too; a replica that was begun anew, after it was emptied or moved away and back, is at 0 once more.
     """
 
     def __init__(self, data_dir: Path, *, seed: int = 0) -> None:
         super().__init__(f"mapped-reader-{seed}")
         self._data_dir = data_dir
         self._dice = random.Random(seed)
-        self.partitions: dict[tuple[bytes, int], _Partition] = {}
+        self.replicas: dict[tuple[str, bytes, int], _Replica] = {}
+        self.seen: dict[tuple[bytes, int], dict[int, Sighting]] = {}  # by partition, by base offset
         self.moved = 0
 
     @property
     def incarnations(self) -> int:
-        """How many incarnations of brokers it has met, over all partitions."""
-        return sum(len(partition.incarnations) for partition in self.partitions.values())
+        """How many incarnations of brokers it has met, over all replicas."""
+        return sum(len(replica.incarnations) for replica in self.replicas.values())
 
     @property
     def batches(self) -> int:
-        return sum(len(partition.seen) for partition in self.partitions.values())
+        return sum(map(len, self.seen.values()))
 
     def _loop(self) -> None:
         while not self._stopping.is_set():
             self._find()
-            news = [self._follow(partition) for partition in self.partitions.values()]
+            news = [self._follow(replica) for replica in self.replicas.values()]
             if not any(news):
                 self._stopping.wait(IDLE_S)
 
@@ -115,59 +117,64 @@ class MappedReader(_Background):
                 continue
             for entry in entries:
                 name = parse_partition_name(entry.name)
-                if name is not None and name not in self.partitions:
-                    self.partitions[name] = _Partition(home, *name)
+                if name is not None and (home.name, *name) not in self.replicas:
+                    self.replicas[home.name, *name] = _Replica(home, *name)
 
-    def _follow(self, partition: _Partition) -> bool:
+    def _follow(self, replica: _Replica) -> bool:
         """Read on; tell whether there was anything."""
         try:
-            log = partition.log or self._open(partition)
+            log = replica.log or self._open(replica)
             if log is None:
                 return False
             now_s = time.monotonic()
-            if now_s >= partition.look_again_s and partition.offset:
-                partition.look_again_s = now_s + self._dice.uniform(0.5, 1.5) * AGAIN_EVERY_S
-                self._read(partition, log, self._dice.randrange(partition.offset))
-            if partition.offset == partition.high_watermark == log.marks().high_watermark:
+            if now_s >= replica.look_again_s and replica.offset:
+                replica.look_again_s = now_s + self._dice.uniform(0.5, 1.5) * AGAIN_EVERY_S
+                self._read(replica, log, self._dice.randrange(replica.offset))
+            if replica.offset == replica.high_watermark == log.marks().high_watermark:
                 return False
-            partition.offset = self._read(partition, log, partition.offset)
+            replica.offset = self._read(replica, log, replica.offset)
             return True
         except LogMoved:
             self.moved += 1
-            partition.log = None
+            replica.log = None
         except FileNotFoundError:
-            partition.log = None  # the page is not made yet, or the segment is gone
+            replica.log = None  # the page is not made yet, or the segment is gone
         except ForebayError as error:
-            self.problems.append(f"{partition.home.name}-{partition.partition}: {error!r}")
-            partition.log = None
+            self.problems.append(f"{replica.home.name}-{replica.partition}: {error!r}")
+            replica.log = None
         return False
 
-    def _open(self, partition: _Partition) -> LocalLog | None:
-        """Find the partition's row by its tag; a broker that has not claimed it yet has none."""
+    def _open(self, replica: _Replica) -> LocalLog | None:
+        """Find the partition's row by its tag; a broker that has not claimed it yet has none, or its predecessor's."""
         appliance = read_appliance(self._data_dir)
-        page_path = Path(appliance.run_dir) / f"broker-{partition.home.name}.page"
+        page_path = Path(appliance.run_dir) / f"broker-{replica.home.name}.page"
         page = PageMap(page_path)
         header = decode_page_header(page.view)
-        tag = row_tag(partition.topic_id, partition.partition)
+        tag = row_tag(replica.topic_id, replica.partition)
         for row in range(header[0] if header else 0):
             marks = decode_marks(page.view, row)
-            if marks is not None and marks.tag == tag:
-                partition.log = LocalLog(partition.home, page_path, row, partition.topic_id, partition.partition)
-                return partition.log
+            if header and marks is not None and (marks.tag, marks.incarnation) == (tag, header[1]):
+                log_dir = replica.home / partition_name(replica.topic_id, replica.partition)
+                begun = (replica.home / "directory.json").read_bytes(), log_dir.stat().st_ino
+                if begun != replica.begun:
+                    replica.begun, replica.offset, replica.high_watermark = begun, 0, 0
+                replica.log = LocalLog(replica.home, page_path, row, replica.topic_id, replica.partition)
+                return replica.log
         return None
 
-    def _read(self, partition: _Partition, log: LocalLog, offset: int) -> int:
+    def _read(self, replica: _Replica, log: LocalLog, offset: int) -> int:
         """Read one portion from `offset` and hold it against what was seen before; return where it ends."""
         marks = log.marks()
-        name = f"{self._thread.name}: {partition.home.name}/{partition.partition}"
-        if marks.high_watermark < partition.high_watermark:
+        name = f"{self._thread.name}: {replica.home.name}/{replica.partition}"
+        if marks.high_watermark < replica.high_watermark:
             self.problems.append(
-                f"{name}: the high watermark went back from {partition.high_watermark} to {marks.high_watermark}, "
-                f"incarnation {marks.incarnation}, before {partition.incarnations[-1:]}"
+                f"{name}: the high watermark went back from {replica.high_watermark} to {marks.high_watermark}, "
+                f"incarnation {marks.incarnation}, before {replica.incarnations[-1:]}"
             )
-        partition.high_watermark = max(partition.high_watermark, marks.high_watermark)
-        if marks.incarnation not in partition.incarnations:
-            partition.incarnations.append(marks.incarnation)
+        replica.high_watermark = max(replica.high_watermark, marks.high_watermark)
+        if marks.incarnation not in replica.incarnations:
+            replica.incarnations.append(marks.incarnation)
+        known = self.seen.setdefault((replica.topic_id, replica.partition), {})
         for header, batch in log.read(offset, READ_BYTES):
             seen = Sighting(
                 marks.incarnation,
@@ -176,7 +183,7 @@ class MappedReader(_Background):
                 header.next_offset,
                 blake2b(batch, digest_size=16).digest(),
             )
-            first = partition.seen.setdefault(header.base_offset, seen)
+            first = known.setdefault(header.base_offset, seen)
             if (first.next_offset, first.digest) != (seen.next_offset, seen.digest):
                 self.problems.append(f"{name}: offset {header.base_offset} changed: first {first}, now {seen}")
             offset = header.next_offset

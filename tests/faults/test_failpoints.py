@@ -16,6 +16,7 @@ from tests.faults.appliance import ROOT, TOPIC, ProcessTree, await_value
 from tests.faults.fleet import Fleet
 from tests.faults.history import History
 from tests.faults.readers import MappedReader, read_back
+from tests.faults.trial import Trial
 
 PARTITIONS = 4
 PER_S = 400
@@ -42,7 +43,7 @@ NAMES = failpoint_names()
 def tree(tmp_path: Path) -> Iterator[ProcessTree]:
     laid = tmp_path / "failpoints"
     laid.mkdir()
-    tree = ProcessTree(tmp_path / "data", brokers=2, options=("--hung-ms", "1500"))
+    tree = ProcessTree(tmp_path / "data", options=("--hung-ms", "1500"))
     tree.environment = {
         "FOREBAY_FAILPOINTS": ",".join(f"{name}={verb}" for name in NAMES for verb in ("kill", "stop", "eio")),
         DIRECTORY_VARIABLE: str(laid),
@@ -93,7 +94,7 @@ def test_nothing_acknowledged_is_lost_at_any_failpoint(
             laid = tmp_path / "failpoints" / f"{name}={verb}"
             laid.touch()
             if name in _AT_START:
-                tree.kill(f"broker-{dice.choice((1, 2))}")
+                tree.kill(f"broker-{dice.randint(1, tree.brokers)}")
             await_value(lambda laid=laid: not laid.exists(), f"{laid.name} to fire", explain=tree.log_tail)
             fired = time.monotonic()
             await_value(
@@ -109,3 +110,47 @@ def test_nothing_acknowledged_is_lost_at_any_failpoint(
     assert mapped.problems == []
     assert by_map == by_fetch
     assert history.check(by_map) == []
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("verb", ["kill", "stop", "eio"])
+@pytest.mark.parametrize("role", ["leader", "follower"])
+def test_nothing_acknowledged_is_lost_at_any_failpoint_of_a_replica(
+    tree: ProcessTree, role: str, verb: str, pytestconfig: pytest.Config, tmp_path: Path
+) -> None:
+    long = pytestconfig.getoption("--long")
+    with Trial(tree, random.randrange(10**9), partitions=1, patience_s=10, segment_bytes="32768") as trial:
+        names = [name for name in NAMES if verb != "eio" or name.startswith(_CAN_FAIL)]
+        names = [name for name in names if not name.startswith("mqtt.")]  # no replica passes it
+        trial.dice.shuffle(names)
+        if long:
+            names = [name for _ in range(3) for name in names]
+        else:  # a part of them, another each time
+            names = names[:2] if verb == "stop" else names[::2]
+        for name in names:
+            trial.fleet.await_more(trial.dice.randint(50, 100))
+            (partition,) = trial.partitions()
+            followers = [number for number in partition.replicas if number != partition.leader]
+            # the one that was restarted less often: the supervisor waits longer each time
+            calm = min(followers, key=lambda number: tree.process(f"broker-{number}").restarts)
+            broker = f"broker-{partition.leader if role == 'leader' else calm}"
+            pid, before, started = tree.pid(broker), restarts(tree), time.monotonic()
+            laid = tmp_path / "failpoints" / f"{name}={verb}"
+            laid.with_suffix(".tmp").write_text("" if name in _AT_START else str(pid))
+            laid.with_suffix(".tmp").rename(laid)
+            if name in _AT_START:
+                tree.kill(broker)
+
+            def fired(laid: Path = laid) -> bool:
+                trial.partitions()  # a follower has no other requests to answer
+                return not laid.exists()
+
+            await_value(fired, f"{laid.name} to fire in {broker}", explain=tree.log_tail)
+            fired_s = time.monotonic() - started
+            await_value(
+                lambda before=before: restarts(tree) > before, f"a restart after {laid.name}", 20, tree.log_tail
+            )
+            tree.await_ready()
+            trial.await_in_sync()
+            print(f"{laid.name} in {broker}: after {fired_s:.2f} s, whole {time.monotonic() - started:.2f} s")
+        trial.judge()

@@ -21,8 +21,9 @@ from tests.faults.appliance import TOPIC, ProcessTree, await_value
 from tests.faults.fleet import Fleet
 from tests.faults.history import History
 from tests.faults.native import FIRST_SOURCE, NativeProducer
-from tests.faults.raw import produce_once
+from tests.faults.raw import RawProducer
 from tests.faults.readers import MappedReader, read_back
+from tests.faults.trial import Trial
 
 FULL, ROOMY = 1, 2  # broker ids
 PARTITIONS = 4
@@ -95,7 +96,9 @@ def test_a_full_disk_refuses_cleanly_and_recovers_by_itself(
 
         filler = fill(mount)
         await_value(lambda: refusals(tree) > 0, "a refusal", 30, tree.log_tail)
-        code, message = produce_once(tree.run_dir / f"broker-{FULL}.sock", topic_id, on_full, EXTENT_BYTES_MIN)
+        with RawProducer(tree.run_dir / f"broker-{FULL}.sock") as raw:
+            raw.send(topic_id, on_full, bytes(EXTENT_BYTES_MIN))
+            _, code, message = raw.answer()
         assert code is ErrorCode.KAFKA_STORAGE_ERROR
         assert "disk full" in message
         await_value(lambda: any("disk is full" in reason for reason in reasons(tree)), "the monitor to tell", 10)
@@ -161,3 +164,51 @@ def test_an_appliance_starts_on_a_full_disk_and_serves_what_it_has(tmp_path: Pat
         values = read_back(tree.bootstrap, TOPIC, local=True)
         assert values == read_back(tree.bootstrap, TOPIC, local=False)
         assert history.check(values) == []
+
+
+@pytest.mark.timeout(200)
+@pytest.mark.needs("tmpfs_mount")
+def test_of_three_copies_one_on_a_full_disk_holds_up_only_what_it_leads(tmp_path: Path) -> None:
+    tree = ProcessTree(tmp_path / "data")
+    with ExitStack() as stack:
+        mounts = {  # three disks: what is left when one is full is enough copies
+            broker: stack.enter_context(tmpfs(tree.data_dir / "brokers" / str(broker), f"{4 * SIZE_BYTES}"))
+            for broker in range(1, tree.brokers + 1)
+        }
+        stack.callback(tree.end)
+        tree.up()
+        trial = stack.enter_context(Trial(tree, random.randrange(10**9)))
+        trial.fleet.await_more(500)
+        homes = trial.history.homes(read_back(tree.bootstrap, TOPIC, local=True))
+        led = {item.partition for item in trial.partitions() if item.leader == FULL}
+        pids = {name: tree.pid(name) for name in tree.names()}
+
+        filler, began = fill(mounts[FULL]), time.monotonic()
+        await_value(lambda: refusals(tree) > 0, "a refusal to a producer", 30, tree.log_tail)
+        refused_s = time.monotonic() - began
+        await_value(
+            lambda: all(FULL not in item.isr for item in trial.partitions() if item.leader != FULL),
+            "the full one to be out of sync elsewhere",
+            30,
+            tree.log_tail,
+        )
+        before = trial.history.acknowledged_so_far()
+        elsewhere = [source for source, home in homes.items() if home not in led]
+        assert 0 < len(elsewhere) < len(homes)
+
+        def go_on() -> bool:
+            now = trial.history.acknowledged_so_far()
+            return all(len(now[source]) > len(before[source]) for source in elsewhere)
+
+        await_value(go_on, "what others lead to go on", 10, tree.log_tail)
+        values = read_back(tree.bootstrap, TOPIC, local=True)
+        assert trial.history.check(values, before) == [], "an acknowledged record can't be read while the disk is full"
+
+        out_of_sync_s = time.monotonic() - began - refused_s
+        filler.unlink()
+        freed = time.monotonic()
+        trial.await_in_sync()
+        print(f"refused after {refused_s:.1f} s, others go on {out_of_sync_s:.1f} s later", end=", ")
+        print(f"whole {time.monotonic() - freed:.1f} s after there was room")
+        trial.judge()
+        assert {name: tree.pid(name) for name in tree.names()} == pids, "somebody was restarted"

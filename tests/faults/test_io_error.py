@@ -20,6 +20,7 @@ from tests.faults.history import History
 from tests.faults.native import FIRST_SOURCE, NativeProducer
 from tests.faults.readers import MappedReader, read_back
 from tests.faults.test_full_disk import fill
+from tests.faults.trial import Trial
 
 FAILING = 1  # broker id
 PARTITIONS = 4
@@ -83,3 +84,43 @@ def test_a_disk_that_fails_costs_nothing_that_was_acknowledged(tmp_path: Path, p
             stack.callback(again.end)
             again.up()
             assert read_back(again.bootstrap, TOPIC, local=False) == by_map
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.needs("loop_mounts", "tmpfs_mount")
+def test_of_three_copies_the_others_take_over_from_one_whose_disk_fails(
+    tmp_path: Path, pytestconfig: pytest.Config
+) -> None:
+    tree = ProcessTree(tmp_path / "data")
+    failed = tree.data_dir / "failed"
+    with ExitStack() as stack:
+        small = stack.enter_context(tmpfs(tmp_path / "small", str(MEMORY_BYTES)))
+        make_ext4(small / "image", DEVICE_BYTES, journal=False)
+        for broker in range(1, tree.brokers + 1):  # three disks: what is left when one fails is enough copies
+            home = tree.data_dir / "brokers" / str(broker)
+            if broker == FAILING:
+                one_page_requests(stack.enter_context(ext4(small / "image", home, "errors=continue")))
+            else:
+                stack.enter_context(tmpfs(home, f"{4 * DEVICE_BYTES}"))
+        stack.callback(tree.end)
+        tree.up()
+        trial = stack.enter_context(Trial(tree, random.randrange(10**9), segment_bytes="262144"))
+        for _ in range(4 if pytestconfig.getoption("--long") else 1):
+            trial.fleet.await_more(trial.dice.randint(100, 800))
+            filler = fill(small)
+            await_value(lambda: any(failed.iterdir()), "the directory to be marked failed", 60, tree.log_tail)
+            broken = time.monotonic()
+            trial.await_leaders_but(FAILING)
+            before = trial.history.acknowledged_so_far()
+
+            def go_on(before: dict[int, frozenset[int]] = before) -> bool:
+                now = trial.history.acknowledged_so_far()
+                return all(len(now[source]) > len(seqs) for source, seqs in before.items())
+
+            await_value(go_on, "all devices to go on", 10, tree.log_tail)
+            print(f"all go on {time.monotonic() - broken:.1f} s after the failure")
+            filler.unlink()
+            await_value(lambda: not any(failed.iterdir()), "the directory to be salvaged", 60, tree.log_tail)
+            trial.await_in_sync()
+            trial.prefer_leaders()
+        trial.judge()

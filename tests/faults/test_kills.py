@@ -17,6 +17,7 @@ from tests.faults.copies import await_in_sync, compare_copies
 from tests.faults.fleet import Fleet
 from tests.faults.history import History
 from tests.faults.readers import MappedReader, Tail, read_back
+from tests.faults.trial import HEALED_S, Trial
 
 PARTITIONS = 6
 EVERYTHING = "everything"
@@ -155,3 +156,22 @@ def test_kills_at_random_moments_lose_and_reorder_nothing(
         )
     )
     assert max(map(max, gaps.values())) < 30, gaps
+
+
+@pytest.mark.timeout(600)
+def test_each_new_leader_is_killed_as_soon_as_it_leads(tree: ProcessTree, pytestconfig: pytest.Config) -> None:
+    rounds, chased = (20 if pytestconfig.getoption("--long") else 1), 5
+    with Trial(tree, random.randrange(10**9), partitions=3) as trial:
+        for _ in range(rounds):
+            trial.fleet.await_more(200)
+            quarry = trial.dice.randrange(3)
+            epochs: list[int] = []
+            leader = trial.partitions()[quarry]
+            for _ in range(chased):
+                tree.kill(f"broker-{leader.leader}")
+                epochs.append(leader.leader_epoch)
+                leader = trial.await_leader(quarry, leader.leader_epoch + 1)
+            last = time.monotonic()
+            trial.await_in_sync(HEALED_S)
+            print(f"partition {quarry}: killed leaders of epochs {epochs}, whole {time.monotonic() - last:.2f} s later")
+        trial.judge()

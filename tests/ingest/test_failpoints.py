@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -51,6 +52,17 @@ def test_an_entry_fires_by_taking_its_file(tmp_path: Path, monkeypatch: pytest.M
         failpoint("a.place")
     assert not list(tmp_path.iterdir())
     failpoint("a.place")
+
+
+def test_a_file_that_holds_a_pid_is_for_that_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(failpoints.DIRECTORY_VARIABLE, str(tmp_path))
+    failpoints.arm("a.place=eio")
+    (tmp_path / "a.place=eio").write_text("1")
+    failpoint("a.place")
+    (tmp_path / "a.place=eio").write_text(str(os.getpid()))
+    with pytest.raises(OSError, match=r"a\.place"):
+        failpoint("a.place")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("text", ["x", "x=", "x=explode", "x=kill@soon", "x=sleep", "x=sleep:long"])

@@ -1,5 +1,5 @@
 # Thin over scripts/*.sh, which say or install what is missing. `make` lists the targets.
-.PHONY: help demo test lint format fuzz faults sim golden clean
+.PHONY: help demo test lint format fuzz faults nemesis sim golden clean
 
 help:            ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 16
@@ -25,6 +25,11 @@ faults:          ## kill, stop and starve real processes for minutes
 	@scripts/packages.sh
 	@scripts/venv.sh test
 	@.venv/bin/python -m pytest tests/faults --long --timeout 3600 $(PYTEST)
+
+nemesis:         ## a random mix of faults on real processes: SECONDS=3600 SEED=
+	@scripts/venv.sh test
+	@.venv/bin/python -m pytest tests/faults/test_nemesis.py -s --timeout 0 --nemesis-seconds $(or $(SECONDS),3600) \
+	    $(addprefix --nemesis-seed ,$(SEED)) $(PYTEST)
 
 sim:             ## simulate clusters under misfortune: SEEDS=0-5000
 	@scripts/venv.sh test

@@ -18,6 +18,10 @@ __all__ = ["ensemble", "shared_ensemble"]
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--regenerate-golden", action="store_true", help="write golden files anew; review them as a diff")
     parser.addoption("--long", action="store_true", help="run fuzzing and fault tests for minutes, not seconds")
+    parser.addoption(
+        "--nemesis-seconds", type=int, help="how long the random mix of faults goes on, one run after another"
+    )
+    parser.addoption("--nemesis-seed", type=int, help="of its first run, to have the same plan again")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -197,7 +197,13 @@ class Leadership:
         if self.proposed is not None:
             return None
         keep = [b for b in self.state.isr if b == self._broker_id or self.behind_ms(b, now_ms) <= lag_max_ms]
-        isr = [*keep, *(b for b in self.state.replicas if b not in self.state.isr and self._caught_up(b, durable))]
+        # one that fell silent at the mark would seem caught up for ever: what was proposed counts, and the mark stays
+        joining = [
+            b
+            for b in self.state.replicas
+            if b not in self.state.isr and self._caught_up(b, durable) and self.behind_ms(b, now_ms) <= lag_max_ms
+        ]
+        isr = [*keep, *joining]
         if set(isr) == set(self.state.isr) and not self.state.recovering and self._asked <= set(isr):
             return None
         self._asked |= set(isr)

@@ -178,6 +178,20 @@ def test_a_follower_that_stands_still_or_never_came_lags() -> None:
     assert propose(leadership, now_ms=5000 + LAG_MS + 1) == [1]
 
 
+def test_one_that_fell_silent_at_the_mark_and_was_taken_out_does_not_hold_it_there() -> None:
+    leadership = lead(state())
+    own(leadership, both(5))
+    for broker in (2, 3):
+        fetch(leadership, broker, both(5))
+    own(leadership, both(9), now_ms=10)
+    fetch(leadership, 2, ReplicaEnd(9, 7), now_ms=20)
+    later_ms = 20 + LAG_MS + 1
+    update(leadership, state(isr=(1, 2), partition_epoch=1))  # broker 3 is dead; the mark is still where it stopped
+    assert leadership.high_watermark == 5
+    assert propose(leadership, later_ms) is None
+    assert fetch(leadership, 2, both(9), now_ms=later_ms) == 9
+
+
 def test_nothing_appended_is_nothing_to_lag_behind() -> None:
     leadership = lead(state(replicas=(1, 2)))
     own(leadership, both(1), now_ms=0)

@@ -27,7 +27,8 @@ class Consumer:
         bootstrap: A data directory on this machine, or "tcp://host:port,…".
         topics: Read all partitions of these topics; or call `assign`.
         auto_offset_reset: "earliest", "latest" or "none" (an error) where there is no position or it is out of range.
-        local: Read the segments of leaders on this machine through memory maps; False always fetches over ZeroMQ.
+        client_rack: Read from an in-sync replica in this rack, where `replica.selector.class` is set and there is one.
+        local: Read the segments of brokers on this machine through memory maps; False always fetches over ZeroMQ.
         fetch_max_bytes: What one answer may hold, and what is buffered ahead.
     Raises:
         ConfigError: a setting can't be used, or there is no appliance at `bootstrap`.
@@ -45,6 +46,7 @@ class Consumer:
         fetch_min_bytes: int = 1,
         fetch_max_wait_ms: int = 500,
         fetch_max_bytes: int = 8 * MIB,
+        client_rack: str = "",
         local: bool = True,
         client_id: str = "",
     ) -> None:
@@ -59,6 +61,7 @@ class Consumer:
         self._bootstrap = bootstrap
         self._client_id = client_id
         self._local = local
+        self._rack = client_rack
         self._fetch_bytes = fetch_max_bytes
         self._min_bytes = fetch_min_bytes
         self._max_wait_ms = fetch_max_wait_ms
@@ -77,6 +80,7 @@ class Consumer:
             self._cluster,
             reset=self._reset,
             local=self._local,
+            rack=self._rack,
             fetch_bytes=self._fetch_bytes,
             min_bytes=self._min_bytes,
             max_wait_ms=self._max_wait_ms,

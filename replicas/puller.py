@@ -73,12 +73,12 @@ class Pulled:
     """What came of an answer.
 
     Attributes:
-        appended: Partitions that got records, to be flushed where that is awaited.
+        appended: Partitions that got records, to be flushed where that is awaited, and how many bytes.
         changed: Partitions whose log was cut, or whose marks moved.
         offline: Partitions that can't be followed, with the reason.
     """
 
-    appended: list[Key] = field(default_factory=list)
+    appended: dict[Key, int] = field(default_factory=dict)
     changed: list[Key] = field(default_factory=list)
     offline: list[tuple[Key, str]] = field(default_factory=list)
     records: int = 0
@@ -311,7 +311,7 @@ class Puller:
         if 0 <= result.frame < min(len(payload), LIMITS.payload_frames_max):
             batches = payload[result.frame]
             pulled.records += log.append_replicated(batches, wall_ms=wall_ms)
-            pulled.appended.append(key)
+            pulled.appended[key] = memoryview(batches).nbytes
             self._unsettled.add(key)
         marks = (log.high_watermark, log.start_offset)
         log.advance_high_watermark(max(log.high_watermark, min(result.high_watermark, log.end_offset)))

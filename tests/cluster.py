@@ -13,17 +13,19 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from brokerd.serving.stats import BrokerStats
 from ingest.admin import Admin
 from ingest.discovery import FORMAT, Appliance, write_appliance
 from ingest.errors import ForebayError
 from ingest.machine import machine_id
+from ops.supervisor.control_client import ask, decode_identity
 from ops.supervisor.control_server import SUFFIX, Connection, ControlServer
 from tests.processes import Processes
 
@@ -74,7 +76,14 @@ class ProcessLifeline:
 class Cluster:
     """A controller and n brokers under one directory."""
 
-    def __init__(self, processes: Processes, directory: Path, brokers: int = 1, **broker_options: Any) -> None:
+    def __init__(
+        self,
+        processes: Processes,
+        directory: Path,
+        brokers: int = 1,
+        options: Mapping[int, dict[str, Any]] | None = None,
+        **broker_options: Any,
+    ) -> None:
         self.processes = processes
         self.directory = directory
         self.run_dir = Path("/dev/shm") / f"forebay-test-{os.getpid()}-{time.monotonic_ns() % 10**9}"
@@ -83,6 +92,7 @@ class Cluster:
         self.children: dict[str, subprocess.Popen[Any]] = {}
         self.environment: dict[str, str] = {}
         self._broker_options = broker_options
+        self._options = options or {}
         self._brokers = brokers
         for name in ("controller", "failed"):
             (directory / name).mkdir(parents=True, exist_ok=True)
@@ -136,6 +146,7 @@ class Cluster:
             "controller_endpoint": f"ipc://{self.run_dir}/controller.sock",
             "machine": machine_id(),
             **self._broker_options,
+            **self._options.get(broker_id, {}),
         }
         self._start(f"broker-{broker_id}", "broker", config)
 
@@ -167,6 +178,11 @@ class Cluster:
                 raise AssertionError(f"not all brokers are alive; {self.stderr()}")
             time.sleep(0.02)
 
+    def stats(self, broker_id: int) -> BrokerStats:
+        """Return what a broker tells of itself."""
+        identity = decode_identity(ask(self.run_dir / f"broker-{broker_id}{SUFFIX}", "stats"))
+        return msgspec.json.decode(identity.stats, type=BrokerStats)
+
     def stderr(self) -> str:
         return "\n".join(path.read_text()[-2000:] for path in self.directory.glob("*.stderr"))
 
@@ -177,10 +193,16 @@ class Cluster:
 
 
 @contextmanager
-def running_cluster(directory: Path, brokers: int = 1) -> Iterator[Cluster]:
-    """Start a cluster, and end every process of it however the test ends."""
+def running_cluster(
+    directory: Path, brokers: int = 1, options: Mapping[int, dict[str, Any]] | None = None
+) -> Iterator[Cluster]:
+    """Start a cluster, and end every process of it however the test ends.
+
+    Args:
+        options: Fields of `BrokerConfig`, by broker.
+    """
     processes = Processes()
-    running = Cluster(processes, directory, brokers)
+    running = Cluster(processes, directory, brokers, options)
     try:
         running.start()
         yield running

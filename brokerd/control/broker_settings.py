@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
 from ingest.errors import ConfigError
 from ingest.topic_config import TOPIC_SETTINGS, TopicSetting, topic_defaults
+from replicas.selector import SELECTORS
 
 
 class BrokerSetting(msgspec.Struct, frozen=True):
@@ -38,6 +39,15 @@ def _flag(name: str) -> Callable[[str], object]:
         if text not in ("true", "false"):
             raise ConfigError(f"{name}={text}: expected true or false")
         return text == "true"
+
+    return check
+
+
+def _one_of(name: str, allowed: Sequence[str]) -> Callable[[str], object]:
+    def check(text: str) -> object:
+        if text not in allowed:
+            raise ConfigError(f"{name}={text}: expected {' or '.join(filter(None, allowed))}, or nothing")
+        return text
 
     return check
 
@@ -101,6 +111,13 @@ _OWN = (
         "500",
         "How long a follower's fetch waits at the leader for something to come.",
         _whole("replica.fetch.wait.max.ms", 1, 60_000),
+    ),
+    BrokerSetting(
+        "replica.selector.class",
+        "",
+        "RackAwareReplicaSelector: consumers with a client.rack read from an in-sync replica whose broker.rack it is. "
+        "Empty: from leaders alone.",
+        _one_of("replica.selector.class", SELECTORS),
     ),
     BrokerSetting(
         "log.retention.hours",

@@ -1,7 +1,12 @@
-"""Fetch: whole batches below the high watermark, or a parked request until there are some."""
+"""Fetch: whole batches below the high watermark, or a parked request until there are some.
+
+A reader that names its rack is served from followed partitions too, and may be sent to a replica nearer to it. What a
+follower can't serve it calls OFFSET_NOT_AVAILABLE: only a leader can say that there is no such offset. Source: KIP-392.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from brokerd.serving.deadlines import Deadlines
@@ -15,6 +20,7 @@ from ingest.limits import LIMITS
 from ingest.wire.codes import ErrorCode
 from ingest.wire.frames import Request
 from ingest.wire.messages import FetchedPartition, FetchPartition, FetchRequest, FetchResponse
+from replicas.selector import nearest_replica
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -24,11 +30,19 @@ class FetchRoom:
     """Serve fetches. Thread: the broker loop.
 
     Args:
+        find, find_replica: What is led here, and what is led or followed.
         unsent: Tells how much more a peer may be sent: for one that does not read, nothing is read from disk.
+
+    Attributes:
+        racks: Of the brokers that are alive; empty: readers are sent nowhere else.
     """
 
-    def __init__(self, find: Find, outbox: Outbox, response_bytes_max: int, unsent: UnsentAnswers) -> None:
-        self._find = find
+    def __init__(
+        self, find: Find, find_replica: Find, outbox: Outbox, response_bytes_max: int, unsent: UnsentAnswers
+    ) -> None:
+        self._find_led = find
+        self._find_replica = find_replica
+        self.racks: Mapping[int, str] = {}
         self._outbox = outbox
         self._response_bytes_max = response_bytes_max
         self._unsent = unsent
@@ -49,12 +63,16 @@ class FetchRoom:
         partitions = []
         ready = not body.partitions
         for item in body.partitions:
-            found = self._find(item.topic_id, item.partition)
+            found = self._find(body, item)
             if isinstance(found, ErrorCode) or found.check_epoch(item.leader_epoch):
                 ready = True
                 continue
             partitions.append(found)
-            if found.diverging(item.offset, item.last_epoch) or found.check_offset(item.offset):
+            if (
+                found.diverging(item.offset, item.last_epoch)
+                or (found.check_offset(item.offset) and not found.trails(item.offset))
+                or self._elsewhere(found, item, body.rack) >= 0
+            ):
                 ready = True
         parked = ParkedFetch(peer, request.correlation_id, body)
         if ready or self._enough(parked) or body.max_wait_ms == 0:
@@ -88,13 +106,25 @@ class FetchRoom:
     def next_deadline_ms(self) -> int | None:
         return self._deadlines.next_ms()
 
+    def _find(self, body: FetchRequest, item: FetchPartition) -> Partition | ErrorCode:
+        find = self._find_replica if body.rack else self._find_led
+        return find(item.topic_id, item.partition)
+
+    def _elsewhere(self, found: Partition, item: FetchPartition, rack: str) -> int:
+        """Return the broker where a reader is served better, -1 for none."""
+        leadership = found.leadership
+        if not rack or not self.racks or leadership is None or found.check_offset(item.offset):
+            return -1
+        broker = nearest_replica(leadership, rack, self.racks, item.offset)
+        return -1 if broker == leadership.state.leader else broker
+
     def _enough(self, parked: ParkedFetch) -> bool:
         """Tell whether a parked fetch can be answered; remember how many bytes are missing."""
         readable = False
         appended = 0
         for item in parked.body.partitions:
-            found = self._find(item.topic_id, item.partition)
-            if isinstance(found, ErrorCode):
+            found = self._find(parked.body, item)
+            if isinstance(found, ErrorCode) or found.check_epoch(item.leader_epoch):
                 return True
             appended += found.appended_bytes
             if found.log.high_watermark > item.offset:
@@ -115,9 +145,9 @@ class FetchRoom:
         if self._by_connection.get(parked.peer.connection) is parked:
             del self._by_connection[parked.peer.connection]
         results, payload = self._read(parked)
-        for result in results:
+        for item, result in zip(parked.body.partitions, results, strict=True):
             if result.frame >= 0:
-                found = self._find(result.topic_id, result.partition)
+                found = self._find(parked.body, item)
                 assert isinstance(found, Partition)
                 size = memoryview(payload[result.frame]).nbytes
                 self.bytes_out[found.topic] = self.bytes_out.get(found.topic, 0) + size
@@ -132,7 +162,7 @@ class FetchRoom:
         if left:
             left = min(left, self._unsent.room(parked.peer.connection))
         for item in body.partitions:
-            found = self._find(item.topic_id, item.partition)
+            found = self._find(body, item)
             if isinstance(found, ErrorCode):
                 results.append(FetchedPartition(item.topic_id, item.partition, int(found)))
                 continue
@@ -140,7 +170,10 @@ class FetchRoom:
             code = found.check_epoch(item.leader_epoch)
             next_offset = -1
             diverging = found.diverging(item.offset, item.last_epoch) if not code else None
-            if not code and diverging is None:
+            if diverging is not None and found.leadership is None:  # it may be this log that is to be cut
+                code, diverging = ErrorCode.OFFSET_NOT_AVAILABLE, None
+            elsewhere = self._elsewhere(found, item, body.rack) if not code and diverging is None else -1
+            if not code and diverging is None and elsewhere < 0:
                 want = min(item.max_bytes, left) if len(payload) < LIMITS.payload_frames_max else 0
                 code, data, next_offset = self._read_partition(found, item, want)
             frame = -1
@@ -161,6 +194,7 @@ class FetchRoom:
                     log.row,
                     next_offset,
                     *(diverging or (-1, -1)),
+                    elsewhere,
                 )
             )
         return results, payload
@@ -175,7 +209,8 @@ class FetchRoom:
         try:
             return ErrorCode.NONE, log.read(item.offset, want, end=log.high_watermark), -1
         except OffsetOutOfRange:
-            return ErrorCode.OFFSET_OUT_OF_RANGE, b"", -1
+            known = found.leadership is not None
+            return ErrorCode.OFFSET_OUT_OF_RANGE if known else ErrorCode.OFFSET_NOT_AVAILABLE, b"", -1
         except CorruptBatch as error:
             self.corrupt += 1
             return ErrorCode.CORRUPT_MESSAGE, b"", getattr(error, "next_offset", -1)

@@ -44,7 +44,7 @@ class Applied:
 
     Attributes:
         touched: Partitions that lead or follow under a new epoch since, or have another in-sync set.
-        ended: Partitions that are led here no longer.
+        ended: Partitions that are led here no longer, or not here at all.
     """
 
     touched: list[Partition] = field(default_factory=list)
@@ -88,6 +88,14 @@ class HostedPartitions:
         if key in self._unavailable:
             return ErrorCode.KAFKA_STORAGE_ERROR
         return ErrorCode.NOT_LEADER_OR_FOLLOWER if key in self._known else ErrorCode.UNKNOWN_TOPIC_ID
+
+    def find_replica(self, topic_id: bytes, partition: int) -> Partition | ErrorCode:
+        """Return the partition, led or followed, or why a reader's fetch is refused."""
+        key = (topic_id, partition)
+        puller = self._following.get(key)
+        if puller is None or puller.followed[key].offline:
+            return self.find(topic_id, partition)
+        return self._hosted[key]
 
     def hosted(self, topic_id: bytes, partition: int) -> Partition | None:
         """Return the partition, led or followed."""
@@ -307,7 +315,9 @@ class HostedPartitions:
         hosted = self._hosted.pop(key, None)
         self._stop_following(key)
         if hosted is not None:
-            self._end_leadership(key, hosted, applied)
+            self._led.pop(key, None)
+            hosted.leadership = None
+            applied.ended.append(hosted)
         self._assigned.pop(key, None)
         self._directory.delete_partition(*key)
 

@@ -131,13 +131,17 @@ class Partition:
         return self.leadership is not None and self.log.high_watermark >= self.leadership.epoch_start
 
     def check_offset(self, offset: int) -> ErrorCode:
-        """Tell whether a fetch from `offset` is in range."""
+        """Tell whether a fetch from `offset` is in range. What a follower lacks may well be there: its leader knows."""
         log = self.log
         if log.start_offset <= offset <= log.high_watermark:
             return ErrorCode.NONE
-        if offset < log.start_offset or self.knows_its_end:
+        if self.leadership is not None and (offset < log.start_offset or self.knows_its_end):
             return ErrorCode.OFFSET_OUT_OF_RANGE
         return ErrorCode.OFFSET_NOT_AVAILABLE
+
+    def trails(self, offset: int) -> bool:
+        """Whether `offset` may come to be readable here by waiting: a follower's mark is behind its leader's."""
+        return self.leadership is None and offset > self.log.high_watermark
 
     def diverging(self, offset: int, last_epoch: int) -> tuple[int, int] | None:
         """Return (epoch, end offset) where the log left the one whose reader, now at `offset`, saw `last_epoch` last.

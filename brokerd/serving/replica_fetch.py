@@ -50,6 +50,7 @@ class _Session:
         epoch: Of the next fetch.
         news: Partitions with records, an error or a divergence to tell; they end the wait.
         marks: Partitions whose high watermark or log start has moved since it was told; they go with an answer.
+        told: The high watermark it was told last.
     """
 
     broker_id: int
@@ -59,6 +60,7 @@ class _Session:
     positions: dict[Key, FetchPartition] = field(default_factory=dict)
     news: dict[Key, None] = field(default_factory=dict)
     marks: dict[Key, None] = field(default_factory=dict)
+    told: dict[Key, int] = field(default_factory=dict)
     parked: _Parked | None = None
 
 
@@ -68,6 +70,8 @@ class ReplicaFetchRoom:
     Attributes:
         moved: Partitions whose high watermark a fetch has moved; the owner takes them.
         checked: Partitions whose in-sync set may have to change; the owner takes them.
+        tells_marks: A high watermark that has moved ends the wait too: readers at followers wait for it (KIP-392). It
+            costs another fetch of each follower whenever a mark moves and nothing else does.
     """
 
     def __init__(
@@ -87,6 +91,7 @@ class ReplicaFetchRoom:
         self._deadlines: Deadlines[_Parked] = Deadlines()
         self.moved: dict[Partition, None] = {}
         self.checked: dict[Partition, None] = {}
+        self.tells_marks = False
         self.bytes_out = 0
         self.corrupt = 0
 
@@ -144,6 +149,12 @@ class ReplicaFetchRoom:
         session.positions.pop(key, None)
         session.news.pop(key, None)
         session.marks.pop(key, None)
+        session.told.pop(key, None)
+
+    def _is_told(self, session: _Session, item: FetchPartition, high_watermark: int) -> bool:
+        """Whether the follower knows of its log all that is committed."""
+        key = (item.topic_id, item.partition)
+        return not self.tells_marks or min(item.offset, high_watermark) <= session.told.get(key, 0)
 
     def _observe(self, session: _Session, item: FetchPartition, now_ms: int) -> None:
         key = (item.topic_id, item.partition)
@@ -158,7 +169,7 @@ class ReplicaFetchRoom:
         if found.fetched(session.broker_id, session.broker_epoch, end, now_ms):
             self.moved[found] = None
         self.checked[found] = None
-        if found.log.end_offset > item.offset:
+        if found.log.end_offset > item.offset or not self._is_told(session, item, found.log.high_watermark):
             session.news[key] = None
 
     # ---- the log moves
@@ -175,11 +186,17 @@ class ReplicaFetchRoom:
                 self._answer(session.parked)
 
     def advanced(self, partition: Partition) -> None:
-        """Note that a high watermark or log start has moved; followers hear of it with their next answer."""
+        """Note that a high watermark or log start has moved; followers hear of it with their next answer, or now."""
         key = partition.key
         for session in self._sessions.values():
-            if key in session.positions:
-                session.marks[key] = None
+            position = session.positions.get(key)
+            if position is None:
+                continue
+            session.marks[key] = None
+            if not self._is_told(session, position, partition.log.high_watermark):
+                session.news[key] = None
+                if session.parked is not None and not session.parked.done:
+                    self._answer(session.parked)
 
     def ended(self, partition: Partition) -> None:
         """Tell followers that the partition is not led here any more."""
@@ -218,6 +235,8 @@ class ReplicaFetchRoom:
                 result = msgspec.structs.replace(result, frame=len(payload))
                 payload.append(data)
                 left = max(0, left - memoryview(data).nbytes)
+            if key in session.positions:  # no error, no divergence
+                session.told[key] = result.high_watermark
             results.append(result)
         session.news, session.marks = postponed, {}
         size = sum(memoryview(frame).nbytes for frame in payload)

@@ -124,7 +124,7 @@ class RequestHandler:
         self.partitions = HostedPartitions(directory, config.broker_id)
         find = self.partitions.find
         self.produce = ProduceRoom(find, self.outbox)
-        self.fetch = FetchRoom(find, self.outbox, config.response_bytes_max, unsent)
+        self.fetch = FetchRoom(find, self.partitions.find_replica, self.outbox, config.response_bytes_max, unsent)
         self.followers = ReplicaFetchRoom(
             find, self.partitions.broker_epoch, self.outbox, config.response_bytes_max, unsent
         )
@@ -355,6 +355,7 @@ class RequestHandler:
         for key in (*pulled.appended, *pulled.changed):
             hosted = self.partitions.hosted(*key)
             if hosted is not None:
+                hosted.appended_bytes += pulled.appended.get(key, 0)
                 self.produce.touched[hosted] = None
         for key, reason in pulled.offline:
             hosted = self.partitions.hosted(*key)
@@ -401,6 +402,9 @@ class RequestHandler:
             assert snapshot is not None
             self.in_sync.lag_max_ms = int(snapshot.broker_configs.get("replica.lag.time.max.ms", LAG_MAX_MS))
             self.in_sync.watch(self.partitions.led())  # a broker's new epoch alone makes it lack everything
+            selects = bool(snapshot.broker_configs.get("replica.selector.class"))
+            self.fetch.racks = {b.broker_id: b.rack for b in snapshot.brokers if selects and b.alive}
+            self.followers.tells_marks = selects
             self.view.update(snapshot)
 
     def shut_down(self, now_ms: int) -> None:

@@ -1,7 +1,10 @@
-"""Fetching for a consumer: from the mapped segments where the leader is on this machine, over ZeroMQ otherwise.
+"""Fetching for a consumer: from the mapped segments where the broker is on this machine, over ZeroMQ otherwise.
 
 Both ways give the same columns in the same order. Locally a Fetch that asks for no bytes is the doorbell: its answer
 brings marks and epoch, so no wake-up is lost and a dead leader is noticed. One Fetch is under way per broker.
+
+A partition is read at its leader, or at the follower that it names to a consumer with a `client.rack` (KIP-392). What
+that one can't serve is for the leader to say; where the log ends, too.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ingest.client.cluster import Answered, Cluster, monotonic_ms
-from ingest.client.offsets import Found, look_up
+from ingest.client.offsets import ITEMS_MAX, Found, learn_ends, look_up
 from ingest.client.positions import Position, Reset, TopicPartition, reset_timestamp
 from ingest.errors import CorruptBatch, ForebayError, LogTruncation, RemoteError, StorageError, UnsupportedFormat
 from ingest.log.reader import LocalLog, LogMoved
@@ -33,7 +36,7 @@ from ingest.wire.messages import (
 RETRY_MS = 20
 LOOK_UP_TIMEOUT_MS = 5_000
 FETCH_GRACE_MS = 5_000
-FETCH_ITEMS_MAX = 1_000  # partitions in one request, whose header may take 64 KiB
+ENDS_MS = 1_000  # how often leaders are asked for the ends of logs that are read at followers
 SHARED_WAIT_MS = 50
 _REFRESH = frozenset(
     {
@@ -61,15 +64,26 @@ class Fetcher:
     """Keep a consumer's buffer filled. Thread: the consumer's.
 
     Args:
-        local: Map segments of leaders on this machine; False always fetches.
+        local: Map segments of brokers on this machine; False always fetches.
+        rack: `client.rack`: read in that rack where a leader names a replica there. Empty: at leaders alone.
         fetch_bytes: What one answer may hold over ZeroMQ, and one read of a map.
     """
 
     def __init__(
-        self, cluster: Cluster, *, reset: Reset, local: bool, fetch_bytes: int, min_bytes: int, max_wait_ms: int
+        self,
+        cluster: Cluster,
+        *,
+        reset: Reset,
+        local: bool,
+        rack: str,
+        fetch_bytes: int,
+        min_bytes: int,
+        max_wait_ms: int,
     ) -> None:
         self._cluster = cluster
         self._reset = reset
+        self._rack = rack
+        self._ends_at_ms = 0
         self._local = local
         self._fetch_bytes = fetch_bytes
         self._min_bytes = min_bytes
@@ -125,18 +139,22 @@ class Fetcher:
             self.buffer.append(_Fault(error, self.positions[name], reset_ms=reset_ms))
 
     def on_metadata(self) -> None:
-        """Follow the leaders that metadata names now."""
+        """Follow the leaders that metadata names now, and leave followers that are not in sync any more."""
+        now_ms = monotonic_ms()
+        alive = {broker.broker_id for broker in self._cluster.brokers.values() if broker.alive}
         for name, position in self.positions.items():
             topic = self._cluster.topics.get(name.topic)
             if topic is None:
                 continue
             before = position.topic_id
             for item in topic.partitions:
-                if item.partition == name.partition and position.lead_by(
-                    topic.topic_id, item.leader, item.leader_epoch
-                ):
+                if item.partition != name.partition:
+                    continue
+                if position.lead_by(topic.topic_id, item.leader, item.leader_epoch):
                     self._close_log(name)
                     self._retry_at_ms.pop(item.leader, None)
+                elif position.source not in alive.intersection(item.isr):
+                    position.not_served(now_ms, for_good=True)
             if before not in (b"", position.topic_id):
                 self._begun_anew(position)
             dtype = topic.configs.get("value.dtype", "")
@@ -148,23 +166,27 @@ class Fetcher:
         """Do what can be done without waiting: look up positions, read maps, ask brokers."""
         now_ms = monotonic_ms()
         self._look_up(now_ms)
+        if self._rack and now_ms >= self._ends_at_ms:
+            self._ends_at_ms = now_ms + ENDS_MS
+            learn_ends(self._cluster, [position for position in self.positions.values() if position.strays])
         if self.buffered_bytes >= 2 * self._fetch_bytes:
             return  # one answer to hand out, one on its way
-        by_leader: dict[int, list[Position]] = {}
+        by_source: dict[int, list[Position]] = {}
         for position in self.positions.values():
             if position.fetch_offset >= 0 and position.leader >= 0 and not position.paused:
-                by_leader.setdefault(position.leader, []).append(position)
-        for leader, positions in by_leader.items():
-            local = self._is_local(leader)
+                position.expire(now_ms)
+                by_source.setdefault(position.source, []).append(position)
+        for source, positions in by_source.items():
+            local = self._is_local(source)
             mapped = [position for position in positions if local and not position.read_remotely]
             found = self._read_maps(mapped)
             if not found or len(mapped) < len(positions) or any(position.row < 0 for position in mapped):
-                self._ask(leader, positions, now_ms, local=local)
+                self._ask(source, positions, now_ms, local=local)
         if not self.buffer:
             self.buffer.extend(_Fault(p.fault, p) for p in self.positions.values() if p.fault is not None)
 
-    def _is_local(self, leader: int) -> bool:
-        broker = self._cluster.brokers.get(leader)
+    def _is_local(self, source: int) -> bool:
+        broker = self._cluster.brokers.get(source)
         return self._local and broker is not None and self._cluster.is_local(broker)
 
     def _look_up(self, now_ms: int) -> None:
@@ -198,9 +220,9 @@ class Fetcher:
             timeout_ms=LOOK_UP_TIMEOUT_MS,
         )
 
-    def _failed(self, leader: int, code: int) -> None:
+    def _failed(self, source: int, code: int) -> None:
         now_ms = monotonic_ms()
-        self._retry_at_ms[leader] = now_ms + RETRY_MS
+        self._retry_at_ms[source] = now_ms + RETRY_MS
         if code in _REFRESH:
             self._cluster.wait_for_newer(now_ms)
 
@@ -240,7 +262,7 @@ class Fetcher:
     def _open_log(self, position: Position) -> LocalLog:
         log = self._logs.get(position.name)
         if log is None:
-            broker = self._cluster.brokers[position.leader]
+            broker = self._cluster.brokers[position.source]
             log = self._logs[position.name] = LocalLog(
                 Path(broker.log_dir),
                 Path(broker.page_path),
@@ -258,16 +280,16 @@ class Fetcher:
 
     # ---- over ZeroMQ -------------------------------------------------------------------------------------------------
 
-    def _ask(self, leader: int, positions: list[Position], now_ms: int, *, local: bool) -> None:
+    def _ask(self, source: int, positions: list[Position], now_ms: int, *, local: bool) -> None:
         """Fetch; of what is read from maps only marks are asked for: the doorbell."""
-        if leader in self._fetching or self._retry_at_ms.get(leader, 0) > now_ms:
+        if source in self._fetching or self._retry_at_ms.get(source, 0) > now_ms:
             return
         turn = self._turn % len(positions)
-        self._turn += 1 if len(positions) <= FETCH_ITEMS_MAX else FETCH_ITEMS_MAX
+        self._turn += 1 if len(positions) <= ITEMS_MAX else ITEMS_MAX
         positions = positions[turn:] + positions[:turn]
         wait_ms = self._max_wait_ms
-        if len(positions) > FETCH_ITEMS_MAX:  # the others have their turn soon
-            positions, wait_ms = positions[:FETCH_ITEMS_MAX], min(wait_ms, SHARED_WAIT_MS)
+        if len(positions) > ITEMS_MAX:  # the others have their turn soon
+            positions, wait_ms = positions[:ITEMS_MAX], min(wait_ms, SHARED_WAIT_MS)
         if any(p.row < 0 for p in positions):
             wait_ms = 0
         bytes_of = [0 if local and not p.read_remotely else self._fetch_bytes for p in positions]
@@ -275,24 +297,44 @@ class Fetcher:
             FetchPartition(p.topic_id, p.name.partition, p.fetch_offset, max_bytes, p.leader_epoch, p.fetch_epoch)
             for p, max_bytes in zip(positions, bytes_of, strict=True)
         ]
-        asked = [(p, p.generation, p.fetch_offset, p.leader, p.leader_epoch) for p in positions]
+        asked = [(p, p.generation, p.fetch_offset, p.source, p.leader_epoch) for p in positions]
+        # a map is nearer than any rack
+        nearer = any(p.strays for p in positions) or not (local or any(p.leader_until_ms > now_ms for p in positions))
 
         def on_done(answered: Answered) -> None:
-            self._fetching.discard(leader)
+            self._fetching.discard(source)
             if answered.error is not None:
-                self._failed(leader, getattr(answered.error, "code", 0))
-                return
-            for (position, *then), item in zip(asked, answered.body.partitions, strict=False):
-                now = [position.generation, position.fetch_offset, position.leader, position.leader_epoch]
-                if now == then:  # a leader of another epoch vouches for nothing
-                    self._fetched(leader, position, item, answered.payload)
+                self._failed(source, getattr(answered.error, "code", 0))
+            items = answered.body.partitions if answered.error is None else [None] * len(asked)
+            for (position, *then), item in zip(asked, items, strict=False):
+                now = [position.generation, position.fetch_offset, position.source, position.leader_epoch]
+                if now != then:  # a leader of another epoch vouches for nothing
+                    continue
+                if item is None:
+                    position.not_served(monotonic_ms(), for_good=True)
+                else:
+                    self._fetched(source, position, item, answered.payload)
 
-        body = FetchRequest(wait_ms, self._min_bytes, max(bytes_of), items)
-        if self._cluster.send(leader, body, on_done, timeout_ms=wait_ms + FETCH_GRACE_MS, now_ms=now_ms):
-            self._fetching.add(leader)
+        body = FetchRequest(wait_ms, self._min_bytes, max(bytes_of), items, rack=self._rack if nearer else "")
+        if self._cluster.send(source, body, on_done, timeout_ms=wait_ms + FETCH_GRACE_MS, now_ms=now_ms):
+            self._fetching.add(source)
+        else:
+            for position in positions:
+                position.not_served(now_ms, for_good=False)
 
-    def _fetched(self, leader: int, position: Position, item: FetchedPartition, payload: Any) -> None:
+    def _fetched(self, source: int, position: Position, item: FetchedPartition, payload: Any) -> None:
         code = item.error_code
+        if position.strays:
+            now_ms = monotonic_ms()
+            if code or item.diverging_end_offset >= 0:
+                position.not_served(now_ms, for_good=code != ErrorCode.OFFSET_NOT_AVAILABLE)
+                self._failed(source, code)
+                return
+            position.source_well_ms = now_ms
+        elif item.preferred_read_replica >= 0:
+            position.high_watermark = item.high_watermark
+            position.prefer(item.preferred_read_replica, monotonic_ms())
+            return
         if code == ErrorCode.OFFSET_OUT_OF_RANGE:
             self._out_of_range(position, item)
             return
@@ -306,14 +348,17 @@ class Fetcher:
             self.buffer.append(_Fault(CorruptBatch(text), position, position.fetch_offset))
             return
         if code:
-            self._failed(leader, code)
+            self._failed(source, code)
             if not error_from_code(code).retriable:
                 self.buffer.append(_Fault(error_from_code(code, f"fetch of {position.name}")))
             return
         if item.diverging_end_offset >= 0:
             self._diverged(position, min(item.diverging_end_offset, position.fetch_offset))
             return
-        position.high_watermark = item.high_watermark
+        if not position.strays:
+            position.high_watermark = item.high_watermark
+        if position.row < 0:  # what was mapped may be another broker's
+            self._close_log(position.name)
         position.row = item.row
         if item.frame >= 0:
             self._decode(position, memoryview(payload[item.frame]))

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ingest.client.cluster import Answered, Cluster, monotonic_ms
+from ingest.client.positions import Position
 from ingest.errors import CorruptBatch, ForebayError, RemoteError, RequestTimedOut, TransportError, UsageError
 from ingest.records.batch import decode_batch
 from ingest.records.header import verify_batch
 from ingest.wire.codes import ErrorCode, error_from_code
 from ingest.wire.messages import (
+    LATEST_TIMESTAMP,
     FetchPartition,
     FetchRequest,
     ListOffsetsPartition,
@@ -27,6 +30,8 @@ if TYPE_CHECKING:
 Found = tuple[int, int]  # (offset, timestamp_ms); offset -1: no record is that late
 OnFound = Callable[[Found | ForebayError], None]
 RETRY_MS = 20
+END_TIMEOUT_MS = 5_000
+ITEMS_MAX = 1_000  # partitions in one request, whose header may take 64 KiB
 
 
 def first_at_or_after(batch: Buffer, timestamp_ms: int, start_offset: int = 0) -> Found | None:
@@ -92,6 +97,32 @@ def _refine(fetched: Answered, timestamp_ms: int, fallback: Found) -> Found | Fo
         return first_at_or_after(fetched.payload[partition.frame], timestamp_ms, fallback[0]) or fallback
     except CorruptBatch:
         return fallback
+
+
+def learn_ends(cluster: Cluster, positions: Sequence[Position]) -> None:
+    """Ask leaders where the logs end that are read at followers, whose marks are behind: lag counts from there.
+
+    `high_watermark` is set from a later `poll`.
+    """
+    by_leader: dict[int, list[Position]] = defaultdict(list)
+    for position in positions:
+        by_leader[position.leader].append(position)
+    for leader, led in by_leader.items():
+        for start in range(0, len(led), ITEMS_MAX):
+            _learn_some_ends(cluster, leader, led[start : start + ITEMS_MAX])
+
+
+def _learn_some_ends(cluster: Cluster, leader: int, positions: Sequence[Position]) -> None:
+    asked = [(position, position.topic_id, position.leader_epoch) for position in positions]
+
+    def on_listed(answered: Answered) -> None:
+        if answered.error is None:
+            for (position, *then), listed in zip(asked, answered.body.partitions, strict=False):
+                if not listed.error_code and [position.topic_id, position.leader_epoch] == then:
+                    position.high_watermark = listed.offset
+
+    items = [ListOffsetsPartition(i, p.name.partition, LATEST_TIMESTAMP, epoch) for p, i, epoch in asked]
+    cluster.send(leader, ListOffsetsRequest(items), on_listed, timeout_ms=END_TIMEOUT_MS)
 
 
 def find_offset(cluster: Cluster, topic: str, partition: int, timestamp_ms: int, timeout_ms: int) -> Found:

@@ -8,6 +8,9 @@ from typing import NamedTuple
 from ingest.errors import ForebayError
 from ingest.wire.messages import EARLIEST_TIMESTAMP, LATEST_TIMESTAMP
 
+PREFERRED_MS = 300_000  # how long a replica that the leader named is read; Kafka's metadata.max.age.ms
+PATIENCE_MS = 1_000  # with a replica that can't serve, and with the leader before it may name another
+
 
 class TopicPartition(NamedTuple):
     """A partition by its topic's name."""
@@ -34,7 +37,10 @@ class Position:
         fault: What stopped it, told again until the caller seeks; None: nothing does.
         epoch, fetch_epoch: Leader epoch of the last record below `offset` and `fetch_offset`, -1 unknown (KIP-320).
         leader_epoch: Epoch of the leader whose marks are held.
-        row: On the state page; -1 until this leader was asked by a Fetch, which compares epochs.
+        source: The broker to fetch from: the leader, or the follower that it named.
+        source_until_ms, source_well_ms: When to ask the leader again; when that follower last served.
+        leader_until_ms: The leader is not to name a follower before.
+        row: On the state page of `source`; -1 until it was asked by a Fetch, which compares epochs.
         high_watermark: As last heard; -1 before.
     """
 
@@ -48,11 +54,15 @@ class Position:
         "high_watermark",
         "leader",
         "leader_epoch",
+        "leader_until_ms",
         "name",
         "offset",
         "paused",
         "read_remotely",
         "row",
+        "source",
+        "source_until_ms",
+        "source_well_ms",
         "timestamp_ms",
         "topic_id",
     )
@@ -68,15 +78,17 @@ class Position:
         self.asking = False
         self.paused = False
         self.topic_id = b""
-        self.leader = -1
+        self.leader = self.source = -1
         self.leader_epoch = -1
+        self.source_until_ms = self.source_well_ms = self.leader_until_ms = 0
         self.high_watermark = -1
         self.row = -1
         self.read_remotely = False
 
     def seek(self, offset: int, epoch: int = -1) -> None:
-        """Go to an offset; what is buffered or under way is void."""
+        """Go to an offset; what is buffered or under way is void. Whether there is such a one, the leader knows."""
         self.generation += 1
+        self._read_at(self.leader)
         self.asking = False
         self.fault = None
         self.offset = self.fetch_offset = offset
@@ -105,9 +117,38 @@ class Position:
         if topic_id != self.topic_id:
             self.high_watermark = -1
         self.topic_id, self.leader, self.leader_epoch = topic_id, leader, leader_epoch
-        self.row = -1
-        self.read_remotely = False
+        self.leader_until_ms = 0
+        self._read_at(leader, anew=True)
         return True
+
+    # ---- nearer replicas (KIP-392)
+
+    @property
+    def strays(self) -> bool:
+        """Whether it is read at a follower."""
+        return self.source != self.leader
+
+    def prefer(self, follower: int, now_ms: int) -> None:
+        """Read at the follower that the leader named, for a while."""
+        self.source_until_ms, self.source_well_ms = now_ms + PREFERRED_MS, now_ms
+        self._read_at(follower)
+
+    def not_served(self, now_ms: int, *, for_good: bool) -> None:
+        """The follower did not serve: read at the leader, at once or after some patience."""
+        if self.strays and (for_good or now_ms - self.source_well_ms >= PATIENCE_MS):
+            self.leader_until_ms = now_ms + PATIENCE_MS
+            self._read_at(self.leader)
+
+    def expire(self, now_ms: int) -> None:
+        """Ask the leader again whom to read once its word is old."""
+        if self.strays and now_ms >= self.source_until_ms:
+            self._read_at(self.leader)
+
+    def _read_at(self, broker_id: int, *, anew: bool = False) -> None:
+        if anew or broker_id != self.source:
+            self.source = broker_id
+            self.row = -1
+            self.read_remotely = False
 
     @property
     def lag_records(self) -> int | None:

@@ -149,7 +149,8 @@ class FetchRequest(Message, frozen=True):
 
     With `max_bytes` 0 no records are wanted: the answer comes as soon as any high watermark passes the offset asked
     for. It is the doorbell of readers that map the files. With a `session` a follower asks: it gets what is appended,
-    and only the partitions there is news of. Only the socket for brokers takes it.
+    and only the partitions there is news of. Only the socket for brokers takes it. With a `rack` the reader would
+    rather be served there: a leader may name another replica, and a follower answers too (KIP-392).
     """
 
     max_wait_ms: int
@@ -157,14 +158,16 @@ class FetchRequest(Message, frozen=True):
     max_bytes: int
     partitions: list[FetchPartition]
     session: FetchSession | None = None
+    rack: str = ""
 
 
 class FetchedPartition(Message, frozen=True):
-    """`frame` is the index of the payload frame, -1 for none. `row` is the partition's row on the leader's state page.
+    """`frame` is the index of the payload frame, -1 for none. `row` is the partition's row on this broker's state page.
 
     A first batch may start below the offset asked for. With CORRUPT_MESSAGE `next_offset` is the next one to be had.
     `diverging_end_offset` >= 0: the log is not the one that was read; it holds records up to the epoch asked about
-    below that offset alone, `diverging_epoch` being the last of them.
+    below that offset alone, `diverging_epoch` being the last of them. `preferred_read_replica` >= 0: no records come;
+    that broker is to be asked from now on.
     """
 
     topic_id: bytes
@@ -178,6 +181,7 @@ class FetchedPartition(Message, frozen=True):
     next_offset: int = -1
     diverging_epoch: int = -1
     diverging_end_offset: int = -1
+    preferred_read_replica: int = -1
 
 
 class FetchResponse(Message, frozen=True):

@@ -75,7 +75,7 @@ def test_records_are_appended_as_they_came_and_acknowledged_by_the_next_fetch(le
     number, request = following.request()
     assert (request.partitions[0].offset, request.partitions[0].flushed_end) == (0, 0)
     pulled = following.take(number, leader.answer(0, mark=2))
-    assert (pulled.appended, pulled.records) == ([KEY], 3)
+    assert (pulled.appended, pulled.records) == ({KEY: len(leader.log.read(0, 1 << 20, end=3))}, 3)
     assert following.log.read(0, 1 << 20, end=3) == leader.log.read(0, 1 << 20, end=3)
     assert following.log.high_watermark == 2
     assert following.puller.request(7, 0) is None, "what came is not on the disk yet"

@@ -27,6 +27,7 @@ from ingest.wire.messages import (
     ProduceRequest,
 )
 from replicas.domains import Domains
+from replicas.leader import ReplicaEnd
 from replicas.state import PartitionState
 
 TOPIC = b"t" * 16
@@ -73,19 +74,28 @@ class Served:
         self.lead()
         self.outbox = Outbox()
         self.unsent = UnsentAnswers(4 << 20)
-        self.fetch = FetchRoom(self.find, self.outbox, 1 << 20, self.unsent)
+        self.fetch = FetchRoom(self.find, self.find_replica, self.outbox, 1 << 20, self.unsent)
         self.produce = ProduceRoom(self.find, self.outbox)
 
     def lead(self) -> None:
         self.partition.lead(ALONE, {1: 1}, min_in_sync=0, domains=Domains(), now_ms=0)
 
-    def find(self, topic_id: bytes, partition: int) -> Partition | ErrorCode:
+    def follow(self, epoch: int = 3) -> None:
+        self.partition.leadership = None
+        self.log.leader_epoch = epoch
+
+    def find_replica(self, topic_id: bytes, partition: int) -> Partition | ErrorCode:
         return self.partition if (topic_id, partition) == (TOPIC, 0) else ErrorCode.UNKNOWN_TOPIC_ID
 
-    def ask_fetch(self, offset: int, *, peer: bytes = b"p", now_ms: int = 0, **options: int) -> None:
+    def find(self, topic_id: bytes, partition: int) -> Partition | ErrorCode:
+        found = self.find_replica(topic_id, partition)
+        led = isinstance(found, ErrorCode) or found.leadership is not None
+        return found if led else ErrorCode.NOT_LEADER_OR_FOLLOWER
+
+    def ask_fetch(self, offset: int, *, peer: bytes = b"p", now_ms: int = 0, rack: str = "", **options: int) -> None:
         wait, least, most = options.get("wait", 100), options.get("least", 1), options.get("most", 1000)
         item = FetchPartition(TOPIC, 0, offset, most, options.get("epoch", -1), options.get("last", -1))
-        self.fetch.handle(Peer(0, peer), request(FetchRequest(wait, least, most, [item])), now_ms)
+        self.fetch.handle(Peer(0, peer), request(FetchRequest(wait, least, most, [item], rack=rack)), now_ms)
 
     def ask_produce(self, *, acks: int = -1, peer: bytes = b"p", now_ms: int = 0) -> None:
         body = ProduceRequest(acks, [ProducePartition(TOPIC, 0)])
@@ -273,3 +283,86 @@ def test_a_deleted_partition_answers_whoever_waits(served: Served) -> None:
     served.ask_fetch(0, peer=b"other")
     served.fetch.abandon(served.partition)
     assert len(served.outbox.take()) == 2
+
+
+# ---- readers at followers
+
+
+def test_a_follower_serves_readers_with_a_rack_below_its_own_mark(served: Served) -> None:
+    served.follow()
+    served.log.high_watermark, served.log.end_offset = 4, 9
+    served.ask_fetch(1)
+    assert served.answers(ApiKey.FETCH)[0].error_code == ErrorCode.NOT_LEADER_OR_FOLLOWER
+    served.ask_fetch(1, rack="r", epoch=3)
+    (answer,) = served.outbox.take()
+    (got,) = decode_body(decode_response([answer.header]), ApiKey.FETCH).partitions
+    assert (got.error_code, got.high_watermark, bytes(answer.payload[got.frame])) == (0, 4, b"xxx")
+    assert served.fetch.bytes_out == {"t": 3}
+
+
+@pytest.mark.parametrize(("epoch", "code"), [(2, ErrorCode.FENCED_LEADER_EPOCH), (4, ErrorCode.UNKNOWN_LEADER_EPOCH)])
+def test_a_follower_compares_epochs(served: Served, epoch: int, code: ErrorCode) -> None:
+    served.follow()
+    served.log.high_watermark = 4
+    served.ask_fetch(1, rack="r", epoch=epoch)
+    assert served.answers(ApiKey.FETCH)[0].error_code == code
+
+
+def test_what_a_follower_does_not_have_yet_is_waited_for(served: Served) -> None:
+    served.follow()
+    served.log.high_watermark = 4
+    served.ask_fetch(6, rack="r", epoch=3)
+    served.move(6)
+    assert served.outbox.take() == []
+    served.move(7)
+    (got,) = served.answers(ApiKey.FETCH)
+    assert (got.error_code, got.frame) == (0, 0)
+
+
+def test_a_follower_never_says_that_there_is_no_such_offset(served: Served) -> None:
+    served.follow()
+    served.log.start_offset, served.log.high_watermark, served.log.end_offset = 2, 4, 9
+    served.log.ends = {1: (1, 3)}
+    served.ask_fetch(6, rack="r", epoch=3)
+    served.fetch.expire(100)
+    served.ask_fetch(1, rack="r", epoch=3)
+    served.ask_fetch(4, rack="r", epoch=3, last=1)  # its own log may be the one to be cut
+    answers = served.answers(ApiKey.FETCH)
+    assert [got.error_code for got in answers] == [ErrorCode.OFFSET_NOT_AVAILABLE] * 3
+    assert [got.diverging_end_offset for got in answers] == [-1] * 3
+
+
+def test_a_parked_reader_is_told_when_its_epoch_is_over(served: Served) -> None:
+    served.follow()
+    served.ask_fetch(0, rack="r", epoch=3)
+    served.follow(4)
+    served.fetch.moved(served.partition)
+    assert served.answers(ApiKey.FETCH)[0].error_code == ErrorCode.FENCED_LEADER_EPOCH
+
+
+def test_a_leader_sends_a_reader_to_the_in_sync_replica_in_its_rack(served: Served) -> None:
+    state = PartitionState(leader=1, leader_epoch=4, replicas=[1, 2, 3], isr=[1, 2])
+    served.partition.lead(state, {1: 1, 2: 2, 3: 3}, min_in_sync=1, domains=Domains(), now_ms=0)
+    served.log.high_watermark = served.log.end_offset = 4
+    leadership, end = served.partition.leadership, ReplicaEnd(4, 4)
+    assert leadership is not None
+    leadership.own(end, durable=True, now_ms=0)
+    for broker in (2, 3):
+        leadership.fetched(broker, broker, end, durable=True, now_ms=0)
+
+    def named(offset: int, rack: str) -> tuple[int, int]:
+        served.ask_fetch(offset, rack=rack, epoch=4, wait=0)
+        (got,) = served.answers(ApiKey.FETCH)
+        return got.preferred_read_replica, got.frame
+
+    assert named(1, "b") == (-1, 0), "no selector is set"
+    served.fetch.racks = {1: "a", 2: "b", 3: "c"}
+    assert named(1, "b") == (2, -1)
+    assert named(1, "a") == (-1, 0)
+    assert named(1, "c") == (-1, 0), "it is not in sync"
+    assert named(1, "") == (-1, 0)
+    assert named(5, "b") == (-1, -1), "out of range is the leader's to say"
+    served.ask_fetch(4, rack="b", epoch=4)
+    assert served.answers(ApiKey.FETCH)[0].preferred_read_replica == 2, "there is nothing to wait for here"
+    served.fetch.racks = {1: "a", 3: "c"}
+    assert named(1, "b") == (-1, 0), "it is not alive"

@@ -1,0 +1,102 @@
+"""Followers' fetches at their leader: what ends the wait of one that has all there is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from brokerd.serving.outbox import Outbox, Peer
+from brokerd.serving.partition import Partition
+from brokerd.serving.replica_fetch import ReplicaFetchRoom
+from brokerd.serving.unsent import UnsentAnswers
+from brokerd.storage.config import LogConfig
+from ingest.records.batch import encode_batch
+from ingest.wire.codes import ErrorCode
+from ingest.wire.frames import Request, decode_body, decode_response
+from ingest.wire.messages import ApiKey, FetchPartition, FetchRequest, FetchSession
+from replicas.domains import Domains
+from replicas.leader import ReplicaEnd
+from replicas.state import PartitionState
+from tests.simulation.storage import Disk, Files, SimLog
+
+TOPIC = b"t" * 16
+FOLLOWER = 2
+WAIT_MS = 500
+
+
+class Leader:
+    """A room with one partition, and one follower that asks by hand."""
+
+    def __init__(self, **state: Any) -> None:
+        self.log = SimLog(Disk(1), Files(), TOPIC, 0, LogConfig())
+        self.partition = Partition("t", self.log, 1)  # type: ignore[arg-type]
+        made = PartitionState(leader=1, leader_epoch=3, **{"replicas": [1, 2], "isr": [1, 2], **state})
+        self.partition.lead(made, {1: 1, 2: 1, 3: 1}, min_in_sync=1, domains=Domains(), now_ms=0)
+        self.outbox = Outbox()
+        self.room = ReplicaFetchRoom(self.find, lambda _: 1, self.outbox, 1 << 20, UnsentAnswers(4 << 20))
+        self._epoch = 0
+
+    def find(self, topic_id: bytes, partition: int) -> Partition | ErrorCode:
+        return self.partition
+
+    def append(self, count: int, now_ms: int = 0) -> None:
+        for _ in range(count):
+            self.log.append([bytes(encode_batch([1], [None], [b"v"]))], wall_ms=1)
+        self.log.flushed(self.log.flush().run())
+        self.partition.advance(now_ms)
+        self.room.appended([self.partition])
+
+    def fetch(self, offset: int, now_ms: int = 0, *, named: bool = True) -> None:
+        item = FetchPartition(TOPIC, 0, offset, 1 << 20, 3, 3 if offset else -1, offset)
+        session = FetchSession(FOLLOWER, 1, 1, self._epoch)
+        self._epoch += 1
+        body = FetchRequest(WAIT_MS, 1, 1 << 20, [item] if named else [], session)
+        self.room.handle(Peer(0, b"f"), Request(1, 1, 1000, body, [], ""), now_ms)
+        for partition in self.room.moved:
+            self.room.advanced(partition)
+        self.room.moved.clear()
+
+    def answers(self) -> list[Any]:
+        return [
+            decode_body(decode_response([a.header, *a.payload]), ApiKey.FETCH).partitions for a in self.outbox.take()
+        ]
+
+
+@pytest.fixture
+def leader() -> Leader:
+    return Leader()
+
+
+def test_a_mark_goes_with_the_next_answer(leader: Leader) -> None:
+    leader.append(2)
+    leader.fetch(0)
+    assert [item.high_watermark for (item,) in leader.answers()] == [0]
+    leader.fetch(2)
+    assert leader.log.high_watermark == 2
+    assert leader.answers() == []
+    leader.room.expire(WAIT_MS)
+    assert [item.high_watermark for (item,) in leader.answers()] == [2]
+
+
+def test_where_readers_wait_for_it_a_mark_goes_at_once_and_once(leader: Leader) -> None:
+    leader.room.tells_marks = True
+    leader.append(2)
+    leader.fetch(0)
+    assert [item.high_watermark for (item,) in leader.answers()] == [0]
+    leader.fetch(2)
+    assert [(item.high_watermark, item.frame) for (item,) in leader.answers()] == [(2, -1)]
+    leader.fetch(2, named=False)
+    assert leader.answers() == [], "it knows"
+
+
+def test_a_follower_that_waits_hears_of_a_mark_that_another_moved() -> None:
+    leader = Leader(replicas=[1, 2, 3], isr=[1, 2, 3])
+    leader.room.tells_marks = True
+    leader.append(2)
+    leader.fetch(0)
+    leader.fetch(2)
+    assert [item.high_watermark for (item,) in leader.answers()] == [0]
+    assert leader.partition.fetched(3, 1, ReplicaEnd(2, 2), 0)
+    leader.room.advanced(leader.partition)
+    assert [item.high_watermark for (item,) in leader.answers()] == [2]

@@ -40,6 +40,7 @@ class SimBroker(Process):
             controller_endpoint="ipc:///controller",
             machine=boot,
             site=machine if len(world.machines) > 1 else "site",
+            rack=machine if len(world.machines) > 1 else "",
         )
         self.handler = RequestHandler(
             config, self.directory, [config.endpoint], ["ipc:///peer"], UnsentAnswers(1 << 30)

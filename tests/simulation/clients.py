@@ -1,4 +1,4 @@
-"""Producers with the real sender core, readers by fetch, readers of the mapped files."""
+"""Producers with the real sender core, readers by fetch at leaders and followers, readers of the mapped files."""
 
 from __future__ import annotations
 
@@ -211,6 +211,7 @@ class SimReader(Client):
             if key[1] == self._partition and leader >= 0:
                 item = FetchPartition(*key, self.position, 1 << 16, epoch, self._last_epoch)
                 position = self.position
+                source, rack = self._choose(key, leader)
 
                 def done(body: Any, payload: Any, key: Key = key, position: int = position) -> None:
                     if body is not None and position == self.position:
@@ -220,9 +221,13 @@ class SimReader(Client):
                 if self.world.schedule.dice.random() < 0.1:
                     end = ListOffsetsPartition(*key, LATEST_TIMESTAMP, epoch)
                     self.ask(leader, ListOffsetsRequest([end]), [], partial(self._take_end, self.position))
-                self.ask(leader, FetchRequest(wait_ms, 1, 1 << 16, [item]), [], done)
+                self.ask(source, FetchRequest(wait_ms, 1, 1 << 16, [item], rack=rack), [], done)
                 return
         self.after(50, self._fetch)
+
+    def _choose(self, key: Key, leader: int) -> tuple[int, str]:
+        """Return the broker to ask, and the rack to name."""
+        return leader, ""
 
     def _take_end(self, position: int, body: Any, _: Any) -> None:
         if body is None or body.partitions[0].error_code or self.world.lossy:
@@ -253,6 +258,34 @@ class SimReader(Client):
                 self.world.history.read(key, self.position, batch, self.name)
                 self.position, self._last_epoch = header.next_offset, header.leader_epoch
             at += header.padded_size
+
+
+class NearReader(SimReader):
+    """Read one partition in some rack: where the leader says, at any replica, at the leader in between."""
+
+    def __init__(self, world: World, name: str, partition: int) -> None:
+        self._rack = world.schedule.dice.choice(sorted(world.machines))
+        self._named = -1
+        self._strays = False
+        super().__init__(world, name, partition)
+
+    def _choose(self, key: Key, leader: int) -> tuple[int, str]:
+        assert self.metadata is not None
+        replicas = next(p.replicas for p in self.metadata.topics[0].partitions if p.partition == key[1])
+        source, self._named = self._named, -1
+        if source < 0:
+            source = self.world.schedule.dice.choice([leader, *replicas])
+        self._strays = source != leader
+        return source, self._rack
+
+    def _take(self, key: Key, result: Any, payload: Any) -> None:
+        if self._strays and (result.error_code == ErrorCode.OFFSET_OUT_OF_RANGE or result.diverging_end_offset >= 0):
+            raise Violation(f"C8: {self.name} at {self.position} is told by a follower that there is no such offset")
+        self._named = result.preferred_read_replica
+        self.world.events["sent to a follower"] += self._named >= 0
+        before = self.position
+        super()._take(key, result, payload)
+        self.world.events["read at a follower"] += self._strays and self.position > before
 
 
 class LocalReader:

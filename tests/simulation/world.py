@@ -13,7 +13,7 @@ from brokerd.control.records import PartitionRecord, Put, TopicRecord, VersionRe
 from ingest.wire.messages import AlterPartitionReassignmentsRequest, Reassignment
 from replicas.state import NO_LEADER
 from tests.simulation.broker import SimBroker
-from tests.simulation.clients import LocalReader, SimProducer, SimReader
+from tests.simulation.clients import LocalReader, NearReader, SimProducer, SimReader
 from tests.simulation.controller import SimController, Store
 from tests.simulation.history import History, Violation
 from tests.simulation.network import Network
@@ -35,6 +35,7 @@ class Plan:
         faults: How likely each misfortune is, a second.
         late: The part of messages that takes twenty times as long.
         durability: fsync or os. With os nothing is promised over a power cut.
+        selects: Leaders send readers to followers in their rack, which is the machine.
     """
 
     machines: dict[str, list[int]]
@@ -51,6 +52,7 @@ class Plan:
     fetch_bytes: int
     late: float
     grace_ms: int
+    selects: bool
 
 
 def plan_of(seed: int) -> Plan:
@@ -95,6 +97,7 @@ def plan_of(seed: int) -> Plan:
         fetch_bytes=dice.choice([300, 1 << 20]),
         late=0.02,
         grace_ms=dice.choice([100, 1500]),
+        selects=dice.random() < 0.7,
     )
 
 
@@ -127,6 +130,8 @@ class World:
         self.dead_machines: set[str] = set()
         self.boots: Counter[str] = Counter()
         self.broker_configs = {"replica.lag.time.max.ms": str(self.plan.lag_max_ms)}
+        if self.plan.selects:
+            self.broker_configs["replica.selector.class"] = "RackAwareReplicaSelector"
         self._brokers = {
             broker_id: _Broker(machine, Disk(broker_id))
             for machine, broker_ids in self.machines.items()
@@ -225,7 +230,11 @@ class World:
         self._start_controller()
         self.faulty = True
         self.producers = [SimProducer(self, f"client-p{index}", 40) for index in range(2)]
-        self.readers = [SimReader(self, f"client-r{index}", index) for index in range(self.plan.partitions)]
+        self.readers = [
+            made(self, f"client-{made.__name__}-{index}", index)
+            for made in (SimReader, NearReader)
+            for index in range(self.plan.partitions)
+        ]
         for index in range(self.plan.partitions):
             LocalReader(self, index)
 

@@ -52,6 +52,7 @@ TopicPartition = tuple[str, int]
 )
 @click.option("-f", "--output-format", "output_format", help=f"How to print a record.  [default: '{DEFAULT_FORMAT}']")
 @click.option("--timeout-ms", type=click.IntRange(1), help="Stop when nothing came for so long.")
+@click.option("--rack", default="", help="Read from a replica in this rack, where replica.selector.class is set.")
 @bootstrap_option
 @format_option
 def consume(
@@ -65,6 +66,7 @@ def consume(
     partitions: Sequence[int],
     output_format: str | None,
     timeout_ms: int | None,
+    rack: str,
     data_dir: str | None,
     bootstrap: str | None,
     form: str,
@@ -102,6 +104,7 @@ def consume(
             resolve_bootstrap(data_dir, bootstrap),
             auto_offset_reset="none" if start.whence.value == "offset" else "earliest",
             client_id="forebay-cli",
+            client_rack=rack,
         )
         try:
             with consumer:

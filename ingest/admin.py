@@ -139,16 +139,21 @@ class Admin:
         results: list[PartitionResult] = body.partitions
         return results
 
-    def reassign(self, replicas: Mapping[tuple[str, int], Sequence[int] | None]) -> None:
+    def reassign(
+        self, replicas: Mapping[tuple[str, int], Sequence[int] | None], *, throttle_bytes_per_s: int = 0
+    ) -> None:
         """Move partitions, (topic, partition), to other brokers, the preferred leader first; None cancels a move.
 
         The answer comes when the moves have begun; they are over when metadata shows nothing that is added or removed.
 
+        Args:
+            throttle_bytes_per_s: What each broker may send, and fetch, for the replicas that are added; 0: no bound.
+                It ends with the moves.
         Raises:
             RemoteError: for the first that was refused; the others have begun.
         """
         items = [Reassignment(*where, None if to is None else list(to)) for where, to in replicas.items()]
-        for result in self._ask(AlterPartitionReassignmentsRequest(items)).partitions:
+        for result in self._ask(AlterPartitionReassignmentsRequest(items, throttle_bytes_per_s)).partitions:
             _checked(result)
 
     def drain_broker(self, broker_id: int, *, drain: bool = True) -> tuple[int, int]:

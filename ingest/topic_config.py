@@ -15,6 +15,7 @@ from ingest.limits import LIMITS
 LONG_MAX = 2**63 - 1
 DAY_MS = 86_400_000
 VALUE_CHARS_MAX = 64  # values are kept as they were written, in every answer of metadata
+LIST_CHARS_MAX = 1024
 
 Check = Callable[[Any], str]
 
@@ -27,6 +28,7 @@ class TopicSetting(msgspec.Struct, frozen=True):
         default: As text, the way it travels and is stored.
         check: Says why a parsed value can't be used; empty if it can.
         broker_name: The broker config that sets the default of all topics, empty for none.
+        chars_max: Of a value as text.
     """
 
     name: str
@@ -35,6 +37,7 @@ class TopicSetting(msgspec.Struct, frozen=True):
     check: Check
     doc: str
     broker_name: str = ""
+    chars_max: int = VALUE_CHARS_MAX
 
     def parse(self, text: str) -> Any:
         """Return the value of `text`.
@@ -43,8 +46,8 @@ class TopicSetting(msgspec.Struct, frozen=True):
             ConfigError: naming key, value and what is allowed.
         """
         value: Any = text
-        if len(text) > VALUE_CHARS_MAX:
-            raise ConfigError(f"{self.name}={text[:40]}…: {len(text)} characters > {VALUE_CHARS_MAX}")
+        if len(text) > self.chars_max:
+            raise ConfigError(f"{self.name}={text[:40]}…: {len(text)} characters > {self.chars_max}")
         if self.kind != "string":
             try:
                 value = int(text) if self.kind == "int" else float(text)
@@ -71,6 +74,13 @@ def _one_of(*allowed: str, unbuilt: tuple[str, ...] = ()) -> Check:
         return "" if value in allowed else f"expected {' or '.join(allowed)}"
 
     return check
+
+
+_REPLICAS = re.compile(r"(?:\*|\d{1,9}:\d{1,9}(?:,\d{1,9}:\d{1,9})*)?")
+
+
+def _replica_list(value: str) -> str:
+    return "" if _REPLICAS.fullmatch(value) else "expected * or partition:broker,partition:broker,…"
 
 
 # numpy may not be asked about just anything: for "M8[s/0]" it divides by zero, which ends the process
@@ -241,6 +251,23 @@ _SETTINGS = (
         _between(0, LONG_MAX),
         "How long the files of a deleted partition stay set aside.",
         "log.segment.delete.delay.ms",
+    ),
+    TopicSetting(
+        "leader.replication.throttled.replicas",
+        "string",
+        "",
+        _replica_list,
+        "Leaders, as partition:broker,… or * for all, that send to replicas out of sync within "
+        "leader.replication.throttled.rate.",
+        chars_max=LIST_CHARS_MAX,
+    ),
+    TopicSetting(
+        "follower.replication.throttled.replicas",
+        "string",
+        "",
+        _replica_list,
+        "Followers, as partition:broker,… or * for all, that catch up within follower.replication.throttled.rate.",
+        chars_max=LIST_CHARS_MAX,
     ),
     TopicSetting(
         "durability",

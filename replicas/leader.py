@@ -156,6 +156,10 @@ class Leadership:
             self.high_watermark = max(self.high_watermark, min(ends))
         return self.high_watermark
 
+    def counts(self, broker: int) -> bool:
+        """Whether the high watermark waits for a replica: it is in sync, or proposed."""
+        return broker in self._maximal()
+
     def _maximal(self) -> set[int]:
         return {*self.state.isr, *self._asked}
 

@@ -17,6 +17,7 @@ from ingest.wire.codes import ErrorCode
 from ingest.wire.messages import FetchedPartition, FetchPartition, FetchRequest, FetchResponse, FetchSession
 from replicas.follower import GoOffline, Restart, Truncate, on_diverged, on_out_of_range
 from replicas.log import Log
+from replicas.throttle import Throttle
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -100,7 +101,14 @@ class Puller:
         corrupt: Answers whose batches did not verify.
     """
 
-    def __init__(self, broker_id: int, leader_id: int, settings: PullSettings) -> None:
+    def __init__(self, broker_id: int, leader_id: int, settings: PullSettings, throttle: Throttle) -> None:
+        """Follow nothing yet.
+
+        Args:
+            throttle: Of what this broker fetches for replicas that catch up, from whatever leader.
+        """
+        self._throttle = throttle
+        self._throttled: set[Key] = set()
         self._broker_id = broker_id
         self.leader_id = leader_id
         self.settings = settings
@@ -112,7 +120,7 @@ class Puller:
         self._told: dict[Key, FetchPartition] = {}  # the positions the leader has
         self._stale: dict[Key, None] = {}  # whose position may be another by now
         self._dropped: dict[Key, None] = {}  # told, and not asked for any more
-        self._resting: dict[Key, None] = {}  # refused, and left out for a while
+        self._resting: dict[Key, None] = {}  # refused or throttled, and left out for a while
         self._unsettled: set[Key] = set()
         self._interrupted = False
         self._retry_at_ms = 0
@@ -131,6 +139,7 @@ class Puller:
     def forget(self, key: Key) -> None:
         """Follow a partition no longer; an answer under way counts for nothing."""
         self.followed.pop(key, None)
+        self._throttled.discard(key)
         self._unsettled.discard(key)
         self._resting.pop(key, None)
         self._leave_out(key)
@@ -141,6 +150,16 @@ class Puller:
             self.followed[key].durable = durable
             self._unsettled.add(key)
             self._stale[key] = None
+
+    def set_throttled(self, key: Key, throttled: bool) -> None:
+        """Count what comes of a partition for the throttle, while it catches up; in sync it does not wait for that."""
+        if throttled:
+            self._throttled.add(key)
+        elif key in self._throttled:
+            self._throttled.discard(key)
+            if key in self._resting:
+                self.followed[key].retry_at_ms = 0
+                self._interrupted = self._under_way is not None
 
     def _leave_out(self, key: Key) -> None:
         self._stale.pop(key, None)
@@ -162,6 +181,11 @@ class Puller:
         for key in [key for key in self._resting if self.followed[key].retry_at_ms <= now_ms]:
             del self._resting[key]
             self._stale[key] = None
+        if self._throttled and not self._throttle.room(now_ms):
+            until_ms = min(self._throttle.ready_ms(), now_ms + REFUSED_RETRY_MS_MAX)  # the rate may change
+            for key in self._throttled:
+                if not self.followed[key].offline:
+                    self._rest(key, max(self.followed[key].retry_at_ms, until_ms))
         if self._session_epoch == 0:
             self._session_id += 1
             self._told.clear()
@@ -311,7 +335,9 @@ class Puller:
         if 0 <= result.frame < min(len(payload), LIMITS.payload_frames_max):
             batches = payload[result.frame]
             pulled.records += log.append_replicated(batches, wall_ms=wall_ms)
-            pulled.appended[key] = memoryview(batches).nbytes
+            size = pulled.appended[key] = memoryview(batches).nbytes
+            if key in self._throttled:
+                self._throttle.spend(size, now_ms)
             self._unsettled.add(key)
         marks = (log.high_watermark, log.start_offset)
         log.advance_high_watermark(max(log.high_watermark, min(result.high_watermark, log.end_offset)))
@@ -342,6 +368,9 @@ class Puller:
     def _refuse(self, key: Key, followed: Followed, now_ms: int) -> None:
         """Leave a partition out for a while; its position is told anew after that."""
         followed.refusals += 1
+        self._rest(key, now_ms + min(REFUSED_RETRY_MS_MAX, RETRY_MS << min(followed.refusals - 1, 6)))
+
+    def _rest(self, key: Key, until_ms: int) -> None:
         self._leave_out(key)
         self._resting[key] = None
-        followed.retry_at_ms = now_ms + min(REFUSED_RETRY_MS_MAX, RETRY_MS << min(followed.refusals - 1, 6))
+        self.followed[key].retry_at_ms = until_ms

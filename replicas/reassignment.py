@@ -15,16 +15,22 @@ def target(state: S) -> list[int]:
     return [broker for broker in state.replicas if broker not in state.removing]
 
 
-def begin(state: S, replicas: Sequence[int], electorate: Electorate) -> S:
-    """Start moving to `replicas`, the preferred leader first; what was under way before is given up."""
+def begin(state: S, replicas: Sequence[int], electorate: Electorate, *, throttle_bytes_per_s: int = 0) -> S:
+    """Start moving to `replicas`, the preferred leader first; what was under way before is given up.
+
+    Args:
+        throttle_bytes_per_s: What brokers may send and fetch for new replicas; 0: no bound.
+    """
     state = cancel(state, electorate)
     before = set(state.replicas)
+    adding = [broker for broker in replicas if broker not in before]
     removing = [broker for broker in state.replicas if broker not in replicas]
     state = msgspec.structs.replace(
         state,
         replicas=[*replicas, *removing],
-        adding=[broker for broker in replicas if broker not in before],
+        adding=adding,
         removing=removing,
+        throttle_bytes_per_s=throttle_bytes_per_s if adding else 0,
     )
     return finish(state, electorate)
 
@@ -61,5 +67,6 @@ def _keep(state: S, stay: Sequence[int], electorate: Electorate) -> S:
         recovering=[broker for broker in state.recovering if broker not in gone],
         adding=[],
         removing=[],
+        throttle_bytes_per_s=0,
     )
     return settle(state, electorate)[0]

@@ -22,6 +22,7 @@ class PartitionState(msgspec.Struct, frozen=True, kw_only=True):
         recovering: Members of `isr` or `eligible` that came back from an unclean start. Such a log can't be proved
             whole: it leads only if it is the greatest of them.
         adding, removing: The reassignment under way: replicas to be caught up, and to go after that.
+        throttle_bytes_per_s: What brokers may send and fetch for those that are added, 0: no bound. It goes with them.
         unclean_epoch: The last leader epoch that began without proof that all that was acknowledged was kept; a log
             that ends in an earlier one may have to give up committed records.
     """
@@ -36,6 +37,7 @@ class PartitionState(msgspec.Struct, frozen=True, kw_only=True):
     adding: list[int] = []
     removing: list[int] = []
     unclean_epoch: int = -1
+    throttle_bytes_per_s: int = 0
 
     @property
     def seats(self) -> list[int]:
@@ -72,3 +74,4 @@ class PartitionState(msgspec.Struct, frozen=True, kw_only=True):
         assert self.partition_epoch >= 0
         assert set(self.adding) <= set(self.replicas), "adding what is no replica"
         assert set(self.removing) <= set(self.replicas), "removing what is no replica"
+        assert not self.throttle_bytes_per_s or self.adding, "a throttle of nothing that is added"

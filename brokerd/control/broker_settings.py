@@ -10,6 +10,7 @@ import msgspec
 from ingest.errors import ConfigError
 from ingest.topic_config import TOPIC_SETTINGS, TopicSetting, topic_defaults
 from replicas.selector import SELECTORS
+from replicas.throttle import UNBOUNDED
 
 
 class BrokerSetting(msgspec.Struct, frozen=True):
@@ -111,6 +112,18 @@ _OWN = (
         "500",
         "How long a follower's fetch waits at the leader for something to come.",
         _whole("replica.fetch.wait.max.ms", 1, 60_000),
+    ),
+    BrokerSetting(
+        "leader.replication.throttled.rate",
+        str(UNBOUNDED),
+        "What a broker may send to throttled replicas that are not in sync, in bytes a second.",
+        _whole("leader.replication.throttled.rate", 1, UNBOUNDED),
+    ),
+    BrokerSetting(
+        "follower.replication.throttled.rate",
+        str(UNBOUNDED),
+        "What a broker may fetch for its throttled replicas that are not in sync, in bytes a second.",
+        _whole("follower.replication.throttled.rate", 1, UNBOUNDED),
     ),
     BrokerSetting(
         "replica.selector.class",

@@ -80,6 +80,7 @@ class MetadataView:
                             p.adding,
                             p.removing,
                             p.unclean_epoch,
+                            p.throttle_bytes_per_s,
                         )
                         for p in image.partitions[topic.topic_id]
                     ],

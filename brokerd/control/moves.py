@@ -23,6 +23,7 @@ from replicas.election import choose, commit, move, settle
 from replicas.placement import Load, next_replica, replication_factor_max
 from replicas.reassignment import begin, cancel, target
 from replicas.state import NO_LEADER
+from replicas.throttle import UNBOUNDED
 
 
 @dataclass(slots=True)
@@ -95,13 +96,18 @@ def reassign(cluster: Cluster, request: AlterPartitionReassignmentsRequest) -> M
     """Begin or cancel moves; each partition succeeds or fails by itself."""
     decision = MovesDecision()
     seen: set[tuple[str, int]] = set()
+    throttle = request.throttle_bytes_per_s
+    if not 0 <= throttle <= UNBOUNDED:
+        raise Refused(
+            ErrorCode.INVALID_REQUEST, f"a throttle of {throttle} bytes/s: expected 1 to {UNBOUNDED}, 0: none"
+        )
     for item in request.partitions:
         try:
             if (item.topic, item.partition) in seen:
                 raise Refused(ErrorCode.INVALID_REQUEST, "the request names this partition twice")
             seen.add((item.topic, item.partition))
             record = _partition(cluster, item.topic, item.partition)
-            _reassign(cluster, record, item, decision)
+            _reassign(cluster, record, item, throttle, decision)
         except Refused as refused:
             decision.results.append(PartitionResult(item.topic, item.partition, int(refused.code), str(refused)))
             continue
@@ -109,7 +115,9 @@ def reassign(cluster: Cluster, request: AlterPartitionReassignmentsRequest) -> M
     return decision
 
 
-def _reassign(cluster: Cluster, record: PartitionRecord, item: Reassignment, decision: MovesDecision) -> None:
+def _reassign(
+    cluster: Cluster, record: PartitionRecord, item: Reassignment, throttle_bytes_per_s: int, decision: MovesDecision
+) -> None:
     electorate = cluster.electorates.of(record)
     if item.replicas is None:
         if not record.adding and not record.removing:
@@ -121,7 +129,7 @@ def _reassign(cluster: Cluster, record: PartitionRecord, item: Reassignment, dec
         _check_replicas(cluster, item.replicas)
         if item.replicas == target(record) and not record.adding:
             return
-        after = begin(record, item.replicas, electorate)
+        after = begin(record, item.replicas, electorate, throttle_bytes_per_s=throttle_bytes_per_s)
     changed = commit(record, after)
     if changed is not record:
         decision.elected.changes.append(Put(changed))

@@ -16,6 +16,7 @@ from ingest.wire.messages import LeaderlessEnd, LocalPartition, MetadataResponse
 from replicas.domains import Domains, Place
 from replicas.puller import Followed, Puller, PullSettings
 from replicas.state import PartitionState
+from replicas.throttle import UNBOUNDED, Throttle, names_replica
 
 if TYPE_CHECKING:
     from brokerd.storage.directory import LogDirectory
@@ -58,12 +59,15 @@ class HostedPartitions:
         snapshot: The metadata that `plan` was given last; `version` is its version.
         pullers: By the broker they follow.
         pull: Their settings.
+        leader_throttle, follower_throttle: What this broker sends, and fetches, for replicas that catch up.
     """
 
     def __init__(self, directory: LogDirectory, broker_id: int) -> None:
         self._directory = directory
         self._broker_id = broker_id
         self.pull = PullSettings()
+        self.leader_throttle = Throttle()
+        self.follower_throttle = Throttle()
         self._hosted: dict[Key, Partition] = {}
         self._led: dict[Key, Partition] = {}
         self._known: set[Key] = set()
@@ -179,6 +183,14 @@ class HostedPartitions:
         )
         for puller in self.pullers.values():
             puller.settings = self.pull
+        moves = [
+            item.throttle_bytes_per_s
+            for topic in snapshot.topics
+            for item in topic.partitions
+            if item.throttle_bytes_per_s and self._broker_id in item.replicas
+        ]
+        for name, throttle in (("leader", self.leader_throttle), ("follower", self.follower_throttle)):
+            throttle.bytes_per_s = min([int(configs.get(f"{name}.replication.throttled.rate", UNBOUNDED)), *moves])
         self._work.clear()
         mine: set[Key] = set()
         followed: list[_Assigned] = []
@@ -246,6 +258,8 @@ class HostedPartitions:
             self._hosted[key] = hosted
         elif hosted.log.config != config:
             hosted.log.alter_config(config)
+        listed = wanted.configs.get("leader.replication.throttled.replicas", "")
+        hosted.throttled = names_replica(listed, key[1], self._broker_id)
         if item.leader == self._broker_id:
             self._stop_following(key)
             if hosted.leadership is not None and hosted.leadership.leader_epoch == item.leader_epoch:
@@ -267,7 +281,15 @@ class HostedPartitions:
         else:
             self._end_leadership(key, hosted, applied)
             self._follow(key, hosted, item, applied)
+            if key in self._following:
+                self._following[key].set_throttled(key, self._catches_up_throttled(wanted))
         self._assigned[key] = wanted
+
+    def _catches_up_throttled(self, wanted: _Assigned) -> bool:
+        item, own = wanted.partition, self._broker_id
+        listed = wanted.configs.get("follower.replication.throttled.replicas", "")
+        added = own in item.adding and item.throttle_bytes_per_s > 0
+        return own not in item.isr and (added or names_replica(listed, item.partition, own))
 
     def _update(self, led: Partition, wanted: _Assigned) -> None:
         """Take over a new in-sync set, setting or incarnation under the same leader epoch."""
@@ -296,7 +318,7 @@ class HostedPartitions:
             return
         puller = self.pullers.get(item.leader)
         if puller is None:
-            puller = self.pullers[item.leader] = Puller(self._broker_id, item.leader, self.pull)
+            puller = self.pullers[item.leader] = Puller(self._broker_id, item.leader, self.pull, self.follower_throttle)
         followed = Followed(hosted.log, item.leader_epoch, durable=hosted.durable, unclean_epoch=item.unclean_epoch)
         puller.follow(key, followed)
         self._following[key] = puller
@@ -334,4 +356,5 @@ def _state(item: PartitionMetadata) -> PartitionState:
         adding=item.adding,
         removing=item.removing,
         unclean_epoch=item.unclean_epoch,
+        throttle_bytes_per_s=item.throttle_bytes_per_s,
     )

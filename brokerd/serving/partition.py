@@ -22,6 +22,7 @@ class Partition:
 
     Attributes:
         leadership: While this broker leads the partition.
+        throttled: The topic's leader.replication.throttled.replicas names it.
         appended_bytes: Bytes appended in this process's life; parked fetches measure `min_bytes` by it.
     """
 
@@ -33,6 +34,7 @@ class Partition:
         "leadership",
         "log",
         "produces",
+        "throttled",
         "topic",
         "unreplicated",
     )
@@ -42,6 +44,7 @@ class Partition:
         self._broker_id = broker_id
         self.leadership: Leadership | None = None
         self.log = log
+        self.throttled = False
         self.appended_bytes = 0
         self.fetches: list[ParkedFetch] = []
         self.produces: list[tuple[int, int, ParkedProduce, int]] = []
@@ -108,6 +111,15 @@ class Partition:
         mark = leadership.fetched(broker, broker_epoch, end, durable=self.durable, now_ms=now_ms)
         log.advance_high_watermark(mark)
         return mark > before
+
+    def throttles(self, broker: int) -> bool:
+        """Whether what a follower gets counts for the throttle: never if producers wait for it."""
+        leadership = self.leadership
+        if leadership is None:
+            return False
+        state = leadership.state
+        named = self.throttled or (state.throttle_bytes_per_s > 0 and broker in state.adding)
+        return named and not leadership.counts(broker)
 
     # ---- what requests ask
 

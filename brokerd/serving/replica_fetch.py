@@ -22,6 +22,7 @@ from ingest.wire.codes import ErrorCode
 from ingest.wire.frames import Request
 from ingest.wire.messages import FetchedPartition, FetchPartition, FetchRequest, FetchResponse, FetchSession
 from replicas.leader import ReplicaEnd
+from replicas.throttle import Throttle
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -51,6 +52,8 @@ class _Session:
         news: Partitions with records, an error or a divergence to tell; they end the wait.
         marks: Partitions whose high watermark or log start has moved since it was told; they go with an answer.
         told: The high watermark it was told last.
+        held: Partitions with records that wait for the throttle, and not to be in the news before.
+        throttled_ms: When it was last given some of what the throttle allows.
     """
 
     broker_id: int
@@ -61,6 +64,8 @@ class _Session:
     news: dict[Key, None] = field(default_factory=dict)
     marks: dict[Key, None] = field(default_factory=dict)
     told: dict[Key, int] = field(default_factory=dict)
+    held: dict[Key, None] = field(default_factory=dict)
+    throttled_ms: int = 0
     parked: _Parked | None = None
 
 
@@ -81,8 +86,10 @@ class ReplicaFetchRoom:
         outbox: Outbox,
         response_bytes_max: int,
         unsent: UnsentAnswers,
+        throttle: Throttle,
     ) -> None:
         self._find = find
+        self._throttle = throttle
         self._broker_epoch = broker_epoch
         self._outbox = outbox
         self._response_bytes_max = response_bytes_max
@@ -101,7 +108,7 @@ class ReplicaFetchRoom:
         """Take note of how far a follower is; answer at once if there is something for it, else when there is."""
         body: FetchRequest = request.body
         assert body.session is not None
-        session = self._session(peer, request.correlation_id, body.session)
+        session = self._session(peer, request.correlation_id, body.session, now_ms)
         if session is None:
             return
         for topic_id, partition in body.session.forgotten:
@@ -110,12 +117,12 @@ class ReplicaFetchRoom:
             self._observe(session, item, now_ms)
         parked = _Parked(peer, request.correlation_id, body, session)
         if session.news or body.max_wait_ms <= 0:
-            self._answer(parked)
+            self._answer(parked, now_ms)
             return
         session.parked = parked
         self._deadlines.add(now_ms + min(body.max_wait_ms, request.timeout_ms), parked)
 
-    def _session(self, peer: Peer, correlation_id: int, told: FetchSession) -> _Session | None:
+    def _session(self, peer: Peer, correlation_id: int, told: FetchSession, now_ms: int) -> _Session | None:
         """Return the session a fetch belongs to; refuse one of an earlier incarnation, or out of turn."""
         registered = self._broker_epoch(told.broker_id)
         session = self._sessions.get(told.broker_id)
@@ -135,8 +142,8 @@ class ReplicaFetchRoom:
             text = f"session epoch {told.epoch}, due is {session.epoch}"
             self._outbox.refuse(peer, correlation_id, ErrorCode.INVALID_FETCH_SESSION_EPOCH, text)
             return None
-        elif session.parked is not None and not session.parked.done:
-            self._answer(session.parked)
+        else:
+            self._wake(session, now_ms)
         session.epoch = told.epoch + 1
         return session
 
@@ -150,6 +157,7 @@ class ReplicaFetchRoom:
         session.news.pop(key, None)
         session.marks.pop(key, None)
         session.told.pop(key, None)
+        session.held.pop(key, None)
 
     def _is_told(self, session: _Session, item: FetchPartition, high_watermark: int) -> bool:
         """Whether the follower knows of its log all that is committed."""
@@ -161,6 +169,7 @@ class ReplicaFetchRoom:
         session.positions[key] = item
         session.marks[key] = None
         session.news.pop(key, None)
+        session.held.pop(key, None)
         found = self._find(*key)
         if isinstance(found, ErrorCode) or _contradiction(found, item) is not None:
             session.news[key] = None
@@ -169,23 +178,34 @@ class ReplicaFetchRoom:
         if found.fetched(session.broker_id, session.broker_epoch, end, now_ms):
             self.moved[found] = None
         self.checked[found] = None
-        if found.log.end_offset > item.offset or not self._is_told(session, item, found.log.high_watermark):
+        if found.log.end_offset > item.offset:
+            self._note_records(session, found, now_ms)
+        if not self._is_told(session, item, found.log.high_watermark):
             session.news[key] = None
+
+    def _note_records(self, session: _Session, partition: Partition, now_ms: int) -> None:
+        """Have a follower get records, now or once the throttle allows."""
+        waits = partition.throttles(session.broker_id) and not self._throttle.room(now_ms)
+        (session.held if waits else session.news)[partition.key] = None
 
     # ---- the log moves
 
-    def appended(self, partitions: Iterable[Partition]) -> None:
+    def _wake(self, session: _Session, now_ms: int) -> None:
+        if session.parked is not None and not session.parked.done:
+            self._answer(session.parked, now_ms)
+
+    def appended(self, partitions: Iterable[Partition], now_ms: int) -> None:
         """Give the followers that wait what was appended to these."""
         for session in self._sessions.values():
             for partition in partitions:
                 key = partition.key
                 position = session.positions.get(key)
                 if position is not None and position.offset < partition.log.end_offset:
-                    session.news[key] = None
-            if session.news and session.parked is not None and not session.parked.done:
-                self._answer(session.parked)
+                    self._note_records(session, partition, now_ms)
+            if session.news:
+                self._wake(session, now_ms)
 
-    def advanced(self, partition: Partition) -> None:
+    def advanced(self, partition: Partition, now_ms: int) -> None:
         """Note that a high watermark or log start has moved; followers hear of it with their next answer, or now."""
         key = partition.key
         for session in self._sessions.values():
@@ -195,28 +215,36 @@ class ReplicaFetchRoom:
             session.marks[key] = None
             if not self._is_told(session, position, partition.log.high_watermark):
                 session.news[key] = None
-                if session.parked is not None and not session.parked.done:
-                    self._answer(session.parked)
+                self._wake(session, now_ms)
 
-    def ended(self, partition: Partition) -> None:
+    def ended(self, partition: Partition, now_ms: int) -> None:
         """Tell followers that the partition is not led here any more."""
         key = partition.key
         for session in self._sessions.values():
             if key in session.positions:
                 session.news[key] = None
-                if session.parked is not None and not session.parked.done:
-                    self._answer(session.parked)
+                self._wake(session, now_ms)
 
     def expire(self, now_ms: int) -> None:
+        held = [session for session in self._sessions.values() if session.held]
+        for session in sorted(held, key=lambda session: session.throttled_ms):
+            if not self._throttle.room(now_ms):
+                break
+            session.news |= session.held
+            session.held = {}
+            self._wake(session, now_ms)
         for parked in self._deadlines.pop_due(now_ms):
-            self._answer(parked)
+            self._answer(parked, now_ms)
 
     def next_deadline_ms(self) -> int | None:
-        return self._deadlines.next_ms()
+        times = [] if (parked_ms := self._deadlines.next_ms()) is None else [parked_ms]
+        if any(session.held for session in self._sessions.values()):
+            times.append(self._throttle.ready_ms())
+        return min(times, default=None)
 
     # ---- answers
 
-    def _answer(self, parked: _Parked) -> None:
+    def _answer(self, parked: _Parked, now_ms: int) -> None:
         parked.done = True
         session = parked.session
         session.parked = None
@@ -228,7 +256,8 @@ class ReplicaFetchRoom:
             position = session.positions.get(key)
             if position is None:
                 continue
-            result, data = self._result(session, key, position, left if len(payload) < LIMITS.payload_frames_max else 0)
+            room = left if len(payload) < LIMITS.payload_frames_max else 0
+            result, data = self._result(session, key, position, room, now_ms)
             if data is None:
                 postponed[key] = None
             elif data:
@@ -245,7 +274,7 @@ class ReplicaFetchRoom:
         self._outbox.answer(parked.peer, parked.correlation_id, FetchResponse(results), payload)
 
     def _result(
-        self, session: _Session, key: Key, position: FetchPartition, room: int
+        self, session: _Session, key: Key, position: FetchPartition, room: int, now_ms: int
     ) -> tuple[FetchedPartition, Buffer | None]:
         """Return what to tell of a partition, with its records; None: there are some, and no room."""
         found = self._find(*key)
@@ -261,6 +290,13 @@ class ReplicaFetchRoom:
             return FetchedPartition(*key, 0, *marks, -1, -1, -1, *contradiction), b""
         if log.end_offset <= position.offset:
             return FetchedPartition(*key, 0, *marks), b""
+        session.held.pop(key, None)
+        throttled = found.throttles(session.broker_id)
+        if throttled:
+            room = min(room, allowed := self._throttle.room(now_ms))
+            if not allowed:
+                session.held[key] = None
+                return FetchedPartition(*key, 0, *marks), b""
         if not room:
             return FetchedPartition(*key, 0, *marks), None
         try:
@@ -272,6 +308,9 @@ class ReplicaFetchRoom:
             raise
         except (StorageError, OSError):  # no descriptor left, a file gone: this read's trouble alone
             return self._failed(session, key, ErrorCode.KAFKA_STORAGE_ERROR, log.leader_epoch), b""
+        if throttled:
+            self._throttle.spend(memoryview(data).nbytes, now_ms)
+            session.throttled_ms = now_ms
         return FetchedPartition(*key, 0, *marks), data
 
     def _failed(

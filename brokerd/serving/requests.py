@@ -126,7 +126,12 @@ class RequestHandler:
         self.produce = ProduceRoom(find, self.outbox)
         self.fetch = FetchRoom(find, self.partitions.find_replica, self.outbox, config.response_bytes_max, unsent)
         self.followers = ReplicaFetchRoom(
-            find, self.partitions.broker_epoch, self.outbox, config.response_bytes_max, unsent
+            find,
+            self.partitions.broker_epoch,
+            self.outbox,
+            config.response_bytes_max,
+            unsent,
+            self.partitions.leader_throttle,
         )
         self.in_sync = InSyncSets(LAG_MAX_MS)
         self.remaining: int | None = None
@@ -294,9 +299,9 @@ class RequestHandler:
             if partition.durable and not replica_log.closed and replica_log.flushed_end < replica_log.end_offset:
                 unflushed.append(replica_log)
             partition.advance(now_ms)
-            self._moved(partition)
+            self._moved(partition, now_ms)
         if touched:
-            self.followers.appended(touched)
+            self.followers.appended(touched, now_ms)
             self.in_sync.watch(touched)
         self._settle_followers(now_ms)
         return unflushed
@@ -307,12 +312,12 @@ class RequestHandler:
         found = self.partitions.hosted(flushed_log.topic_id, flushed_log.partition)
         if found is not None and found.log is flushed_log:
             found.advance(now_ms)
-            self._moved(found)
+            self._moved(found, now_ms)
 
-    def _moved(self, partition: Partition) -> None:
+    def _moved(self, partition: Partition, now_ms: int) -> None:
         """Answer who waited for the partition's marks, which have moved."""
         self.produce.committed(partition)
-        self.followers.advanced(partition)
+        self.followers.advanced(partition, now_ms)
         if partition.fetches:
             self.fetch.moved(partition)
 
@@ -320,7 +325,7 @@ class RequestHandler:
         """Draw the consequences of what followers said: answer producers, propose in-sync sets."""
         moved, self.followers.moved = self.followers.moved, {}
         for partition in moved:
-            self._moved(partition)
+            self._moved(partition, now_ms)
         checked, self.followers.checked = self.followers.checked, {}
         self.in_sync.look(checked, now_ms)
         self.in_sync.check(now_ms)
@@ -395,7 +400,7 @@ class RequestHandler:
         for partition in applied.ended:
             self.produce.abandon(partition, ErrorCode.REQUEST_TIMED_OUT, "the partition moved or was deleted")
             self.fetch.abandon(partition)
-            self.followers.ended(partition)
+            self.followers.ended(partition, now_ms)
         if self.partitions.is_applied():
             self._take(self.link.applied(self.partitions.version, now_ms), now_ms)
             snapshot = self.partitions.snapshot

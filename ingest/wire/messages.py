@@ -290,6 +290,7 @@ class PartitionMetadata(Message, frozen=True):
     adding: list[int] = []
     removing: list[int] = []
     unclean_epoch: int = -1
+    throttle_bytes_per_s: int = 0
 
 
 class TopicMetadata(Message, frozen=True):
@@ -475,7 +476,10 @@ class Reassignment(Message, frozen=True):
 
 
 class AlterPartitionReassignmentsRequest(Message, frozen=True):
+    """`throttle_bytes_per_s`: what each broker may send, and fetch, for replicas that are added; 0: no bound."""
+
     partitions: list[Reassignment]
+    throttle_bytes_per_s: int = 0
 
 
 class AlterPartitionReassignmentsResponse(Message, frozen=True):

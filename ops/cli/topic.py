@@ -295,6 +295,12 @@ def trim(
     metavar="ID,ID,…",
     help="Brokers that are to have it, the preferred leader first; of several partitions each begins one further on.",
 )
+@click.option(
+    "--throttle",
+    type=click.IntRange(1),
+    metavar="BYTES_PER_S",
+    help="What each broker may send, and fetch, for the new replicas; it ends with the moves.",
+)
 @click.option("--cancel", is_flag=True, help="Give up moves that are not over.")
 @click.option("--wait", is_flag=True, help="Return once the moves are over.")
 @bootstrap_option
@@ -304,6 +310,7 @@ def reassign(
     more_names: Sequence[str],
     partitions: Sequence[int],
     replicas: str | None,
+    throttle: int | None,
     cancel: bool,
     wait: bool,
     data_dir: str | None,
@@ -316,11 +323,14 @@ def reassign(
     name = _single(names, more_names)
     if (replicas is None) != cancel:
         raise click.UsageError("pass --replicas 1,2,3 to move, or --cancel to give up what moves")
+    if throttle is not None and cancel:
+        raise click.UsageError("--throttle is of moves that begin; pass it with --replicas")
     with _admin_reporting(data_dir, bootstrap) as admin, reported(_topic_names(admin), wanted=name):
         found = admin.describe_topic(name).partitions
         chosen = list(partitions) or [item.partition for item in found if not cancel or item.adding or item.removing]
         brokers = brokers_of(replicas) if replicas is not None else None
-        admin.reassign({(name, p): spread(brokers, index) for index, p in enumerate(chosen)})
+        moves = {(name, p): spread(brokers, index) for index, p in enumerate(chosen)}
+        admin.reassign(moves, throttle_bytes_per_s=throttle or 0)
         if wait:
             await_moves(admin, name)
     _say_done(form, {f"{name}-{p}": "stays" if cancel else "moved" if wait else "moves" for p in chosen})

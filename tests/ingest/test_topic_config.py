@@ -32,6 +32,9 @@ def test_the_defaults_are_kafkas_but_for_durability() -> None:
         ("value.dtype", "M8[s/0]", "numpy"),  # numpy divides by zero for it
         ("retention.ms", "0" * 4000 + "1", "4001 characters"),
         ("value.dtype", "no type", "numpy"),
+        ("leader.replication.throttled.replicas", "1", "partition:broker"),
+        ("follower.replication.throttled.replicas", "0:1,", "partition:broker"),
+        ("follower.replication.throttled.replicas", "0:1," * 300 + "0:1", "1203 characters"),
         ("retention.mss", "1", r"did you mean retention\.ms"),
         ("nonsense", "1", "unknown topic config nonsense"),
     ],
@@ -40,6 +43,11 @@ def test_a_bad_setting_is_named(name: str, value: str, said: str) -> None:
     with pytest.raises(ConfigError, match=said) as refused:
         parse_topic_configs({name: value})
     assert name in str(refused.value)
+
+
+@pytest.mark.parametrize("value", ["", "*", "0:1", "0:1,0:2,12:3"])
+def test_a_list_of_replicas_is_a_setting(value: str) -> None:
+    assert parse_topic_configs({"leader.replication.throttled.replicas": value})
 
 
 def test_every_default_passes_its_own_check() -> None:

@@ -71,6 +71,18 @@ def test_replicas_on_one_machine_go_to_different_disks_first() -> None:
         assert len({domains.disk(b) for b in replicas}) == 2
 
 
+def test_a_throttle_lasts_as_long_as_what_it_is_for() -> None:
+    among = electorate(1, 2, 3, 4)
+    moving = begin(state(replicas=(1, 2, 3)), [4, 2, 3], among, throttle_bytes_per_s=7)
+    assert moving.throttle_bytes_per_s == 7
+    assert begin(moving, [4, 2, 3], among, throttle_bytes_per_s=9).throttle_bytes_per_s == 9
+    assert begin(moving, [4, 2, 3], among).throttle_bytes_per_s == 0
+    assert cancel(moving, among).throttle_bytes_per_s == 0
+    in_sync = state(replicas=(4, 2, 3, 1), adding=[4], removing=[1], throttle_bytes_per_s=7)
+    assert finish(in_sync, among).throttle_bytes_per_s == 0
+    assert begin(state(replicas=(1, 2, 3)), [3, 2, 1], among, throttle_bytes_per_s=7).throttle_bytes_per_s == 0
+
+
 def test_a_move_adds_first_and_removes_once_all_new_ones_are_in_sync() -> None:
     among = electorate(1, 2, 3, 4)
     moving = begin(state(replicas=(1, 2, 3)), [4, 2, 3], among)

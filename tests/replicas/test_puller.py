@@ -12,6 +12,7 @@ from ingest.wire.codes import ErrorCode
 from ingest.wire.messages import FetchedPartition, FetchRequest, FetchResponse
 from replicas.follower import GoOffline, Restart, Truncate, on_diverged, on_out_of_range
 from replicas.puller import Followed, Puller, PullSettings
+from replicas.throttle import PORTION_MS, Throttle
 from tests.simulation.storage import Disk, Files, SimLog
 
 KEY = (b"t" * 16, 0)
@@ -46,7 +47,8 @@ class Following:
     """A puller with one log, durable unless said."""
 
     def __init__(self, *, durable: bool = True) -> None:
-        self.puller = Puller(2, 1, PullSettings())
+        self.throttle = Throttle()
+        self.puller = Puller(2, 1, PullSettings(), self.throttle)
         self.log = SimLog(Disk(2), Files(), *KEY, LogConfig())
         self.followed = Followed(self.log, 1, durable=durable, unclean_epoch=-1)
         self.puller.follow(KEY, self.followed)
@@ -211,3 +213,36 @@ def test_decisions_of_a_follower() -> None:
     )
     assert on_out_of_range(log, 10) == Restart(10)
     assert on_out_of_range(log, 2) is None
+
+
+def test_what_is_throttled_rests_until_there_is_room_and_the_others_go_on(leader: Leader) -> None:
+    following = Following(durable=False)
+    second = SimLog(Disk(3), Files(), *OTHER, LogConfig())
+    following.puller.follow(OTHER, Followed(second, 1, durable=False, unclean_epoch=-1))
+    following.puller.set_throttled(KEY, True)
+    following.throttle.bytes_per_s = 1000
+    number, request = following.request()
+    assert len(request.partitions) == 2
+    response, payload = leader.answer(0)
+    size = len(payload[0])
+    assert size > 200, "more than was saved"
+    following.take(number, (response, payload))
+    ready_ms = following.throttle.ready_ms()
+    assert ready_ms == size - 200 + PORTION_MS, "a byte a millisecond"
+    number, request = following.request(1)
+    assert (request.session.forgotten, request.partitions) == ([KEY], [])  # type: ignore[union-attr]
+    assert request.max_wait_ms == ready_ms - 1, "the other does not keep it waiting"
+    following.take(number, (FetchResponse([]), []), ready_ms - 1)
+    number, request = following.request(ready_ms)
+    assert [(item.topic_id, item.partition) for item in request.partitions] == [KEY]
+
+
+def test_what_is_in_sync_is_not_throttled(leader: Leader) -> None:
+    following = Following(durable=False)
+    following.throttle.bytes_per_s = 1
+    following.throttle.spend(1 << 20, 0)
+    following.puller.set_throttled(KEY, True)
+    assert following.puller.request(7, 0) is None
+    following.puller.set_throttled(KEY, False)
+    assert following.puller.deadline_ms() == 0
+    assert following.request(0)[1].partitions

@@ -153,11 +153,11 @@ def _only_leaders(state: Any, broker: int) -> Any:
     return election.leave(state, {broker}) if state.leader == broker else state
 
 
-def _session_of_anyone(self: Any, peer: Any, correlation_id: int, told: Any) -> Any:
+def _session_of_anyone(self: Any, peer: Any, correlation_id: int, told: Any, now_ms: int) -> Any:
     known = self._broker_epoch
     self._broker_epoch = lambda _: told.broker_epoch
     try:
-        return _SESSION(self, peer, correlation_id, told)
+        return _SESSION(self, peer, correlation_id, told, now_ms)
     finally:
         self._broker_epoch = known
 

@@ -419,7 +419,9 @@ class World:
                 chosen.append(broker_id)
         wanted = chosen[: self.plan.replication_factor]
         self.tell("operator", f"moves partition {record.partition} to {wanted}")
-        request = AlterPartitionReassignmentsRequest([Reassignment("t", record.partition, wanted)])
+        request = AlterPartitionReassignmentsRequest(
+            [Reassignment("t", record.partition, wanted)], dice.choice([0, 0, 5_000])
+        )
         event = Received(b"operator/0/0", 0, 1000, request)
         controller.take(lambda: controller.step(event))
 

@@ -54,7 +54,7 @@ BASE64 = "AAECAwQFBgcICQoLDA0ODw=="
             ),
             f"/topics/{UUID}/partitions/3",
             '{"type":"partition","leader":1,"leader_epoch":4,"partition_epoch":5,"replicas":[1,2],"isr":[1],'
-            '"eligible":[],"recovering":[],"adding":[],"removing":[],"unclean_epoch":-1,'
+            '"eligible":[],"recovering":[],"adding":[],"removing":[],"unclean_epoch":-1,"throttle_bytes_per_s":0,'
             f'"topic_id":"{BASE64}","partition":3}}',
         ),
         (

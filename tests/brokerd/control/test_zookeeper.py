@@ -472,10 +472,10 @@ def test_a_commit_of_a_thousand_partitions_is_whole_or_not_there_after_sigkill(
 @pytest.mark.parametrize(
     ("place", "whole"),
     [
-        ("zookeeper.journal_part=kill@5", False),
+        ("zookeeper.journal_part=kill@6", False),
         ("control.before_commit=kill@2", False),
         ("zookeeper.journal_written=kill@2", True),
-        ("zookeeper.journal_piece=kill@9", True),
+        ("zookeeper.journal_piece=kill@10", True),
         ("control.after_commit=kill@2", True),
     ],
 )

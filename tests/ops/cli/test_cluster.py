@@ -52,6 +52,10 @@ def test_partitions_move_with_all_their_records(cluster: Cluster) -> None:
     assert [item["replicas"] for item in found] == [[3, 1], [1, 3], [3, 1]]
     assert all(sorted(item["isr"]) == [1, 3] for item in found)
     assert sum(item["high_watermark"] for item in found) == 300
+    run(cluster, topic_command, "reassign", "t", "--replicas", "1,2", "--throttle", "1000000", "--wait")
+    assert all(sorted(item["isr"]) == [1, 2] for item in partitions(cluster))
+    both = run(cluster, topic_command, "reassign", "t", "--cancel", "--throttle", "1000000", code=2)
+    assert "pass it with --replicas" in both.stderr
     refused = run(cluster, topic_command, "reassign", "t", "--replicas", "1,9", code=1)
     assert "broker 9 is not there" in refused.stderr
     assert "expected broker ids" in run(cluster, topic_command, "reassign", "t", "--replicas", "x", code=2).stderr

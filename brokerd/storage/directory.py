@@ -25,7 +25,8 @@ from brokerd.storage.recovery import Recovery
 from brokerd.storage.salvage import salvage
 from ingest.atomic_file import fsync_directory
 from ingest.errors import ConfigError, LogDirOffline, StorageError
-from ingest.log.names import parse_partition_name, partition_name
+from ingest.failpoints import failpoint
+from ingest.log.names import REFILL, parse_partition_name, partition_name
 from ingest.log.state_page import row_tag
 from ingest.machine import machine_id
 
@@ -44,6 +45,7 @@ class LogDirectory:
         directory_id: The UUID that the cluster remembers; another one means an empty replica.
         incarnation: Random, 63 bits, new at each open.
         intact: Nothing the last owner had written is lost: it closed in good order, or only its process died.
+        refills: Partitions that are damaged, and marked to begin anew.
         torn_bytes_total, damaged_batches_total, lost_offsets_total: What recovery found since this was opened, the sums
             of those of `Log`; partitions that were deleted since still count.
     """
@@ -80,6 +82,13 @@ class LogDirectory:
             if left.is_file():
                 left.unlink()
         self._checkpoint.write([self._event(OPENED)])
+        self.refills: set[tuple[bytes, int]] = set()
+        for mark in path.glob(f"*{REFILL}"):
+            key = parse_partition_name(mark.stem)
+            if key is not None and self._partition_path(key).is_dir():
+                self.refills.add(key)
+            else:
+                mark.unlink()  # the owner died between putting the files aside and this
         disk.take_reserve()
 
     @classmethod
@@ -290,7 +299,49 @@ class LogDirectory:
 
     def delete_partition(self, topic_id: bytes, partition: int) -> None:
         """Put a partition's directory aside; `maintain` removes it after file.delete.delay.ms."""
+        log = self._logs.get((topic_id, partition))
+        if log is not None:
+            self._page.release(log.page_row)
+        self._put_aside((topic_id, partition))
+
+    # ---- refill
+
+    def mark_for_refill(self, topic_id: bytes, partition: int, reason: str) -> bool:
+        """Note durably that a partition is damaged and to begin anew; False: there is no room to say so.
+
+        Raises:
+            LogDirOffline: the system refused.
+        Cost: an fsync of a file and one of the directory.
+        """
         key = (topic_id, partition)
+        if not self._disk.replace(self._refill_path(key), reason.encode(), durable=True):
+            return False
+        failpoint("refill.marked")
+        self.refills.add(key)
+        return True
+
+    def begin_anew(self, topic_id: bytes, partition: int) -> None:
+        """Put a damaged partition's files aside, as those of a deleted one; the next `partition` makes an empty log.
+
+        Nobody may count on what it holds any more. Readers that map the files keep their views; those that read the
+        state page are told that what they saw was replaced.
+
+        Raises:
+            LogDirOffline: the system refused.
+        Cost: two fsyncs of the directory.
+        """
+        key = (topic_id, partition)
+        assert key in self.refills, "it is put aside only once that is on record"
+        failpoint("refill.before_putting_aside")
+        log = self._logs.get(key)
+        if log is not None:
+            log.replaced()
+        self._put_aside(key)
+
+    def _refill_path(self, key: tuple[bytes, int]) -> Path:
+        return self.path / (partition_name(*key) + REFILL)
+
+    def _put_aside(self, key: tuple[bytes, int]) -> None:
         path = self._partition_path(key)
         log = self._logs.pop(key, None)
         self._dirty_since_ms.pop(key, None)
@@ -299,17 +350,21 @@ class LogDirectory:
         if log is not None:
             delay_ms = log.config.file_delete_delay_ms
             log.close()
-            self._page.release(log.page_row)
-        self._checkpoint.forget(topic_id, partition)
+        self._checkpoint.forget(*key)
         aside = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}{_DELETED}")
         try:
             os.rename(path, aside)
             fsync_directory(self.path)
+            failpoint("refill.put_aside")
+            self._deleted[aside] = self._disk.time.age_ms + delay_ms
+            if key in self.refills:  # from here on an empty partition is what it should be
+                self._refill_path(key).unlink(missing_ok=True)
+                fsync_directory(self.path)
         except FileNotFoundError:
-            return
+            pass
         except OSError as error:
             raise self._disk.fail(error, f"deleting {path}") from error
-        self._deleted[aside] = self._disk.time.age_ms + delay_ms
+        self.refills.discard(key)
 
     # ---- upkeep
 

@@ -53,6 +53,7 @@ class Log:
         torn_bytes_total: About what recovery cut from the tail; none of it had been flushed.
         damaged_batches_total: Places recovery found where flushed bytes are bad; reads find more, see `read`.
         lost_offsets_total: Offsets that had been flushed and that recovery found gone.
+        damage: Where recovery found, now or at an earlier open, that flushed records are bad or gone; empty: nowhere.
     """
 
     def __init__(
@@ -87,6 +88,7 @@ class Log:
         self.torn_bytes_total = recovered.torn_bytes
         self.damaged_batches_total = len(recovered.damaged)
         self.lost_offsets_total = recovered.lost_offsets
+        self.damage = recovered.damage
         self._unflushed = Unflushed()
         self._reader = LogReader(path, self._segments, self._unflushed, recovered.lost, recovered.damaged)
         for directory in new_directories:
@@ -379,6 +381,13 @@ class Log:
             self._epoch_ends[epoch] = found
         return found
 
+    def scrub(self, bytes_max: int) -> str:
+        """Verify about the next `bytes_max` bytes of stored batches, all in turn; say where damage is, empty: nowhere.
+
+        Cost: reads and checks that much. What the page cache holds is read from there, whatever the disk has.
+        """
+        return self._reader.scrub(bytes_max, self.start_offset)
+
     # ---- what goes
 
     def delete_records(self, offset: int) -> None:
@@ -598,6 +607,11 @@ class Log:
         self.maintain_age_ms = 0
         for segment in self._segments.items:
             segment.index.interval_bytes = config.index_interval_bytes
+
+    def replaced(self) -> None:
+        """Tell the readers of the page that another log takes this one's place."""
+        self._row.generation += 1
+        self._publish()
 
     def close(self) -> None:
         """Take no more appends; nothing is written or flushed here."""

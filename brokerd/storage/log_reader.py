@@ -42,6 +42,7 @@ class LogReader:
         self.quarantined = dict(damaged)
         self.cursors: dict[int, tuple[Segment, int]] = {}
         self.lost = lost
+        self._scrub_offset = 0
 
     def forget(self, gone: list[Segment]) -> None:
         """Drop what is known of segments that were deleted or cut."""
@@ -67,6 +68,8 @@ class LogReader:
                     oldest.forget()
         try:
             return segment.reader()
+        except FileNotFoundError:
+            raise CorruptBatch(f"{segment.path} is gone") from None
         except OSError as error:  # no descriptor is left; a bad sector, below, is damage
             raise StorageError(f"opening {segment.path}: {error}", path=segment.path) from error
 
@@ -149,6 +152,33 @@ class LogReader:
             position=position,
             next_offset=following,
         )
+
+    def scrub(self, bytes_max: int, start_offset: int) -> str:
+        """Verify the batches that follow those verified last; see `Log.scrub`."""
+        offset = max(self._scrub_offset, start_offset)
+        left = bytes_max
+        for index in range(self._segments.index_at(offset), len(self._segments)):
+            segment, end = self._segments.items[index], self._segments.end_of(index)
+            try:
+                if offset < end:
+                    self._open(segment)
+                    position, first = segment.locate(offset, end)
+                    for _, header in segment.batches(position, first.base_offset):
+                        offset = self._scrub_offset = header.next_offset
+                        left -= header.padded_size
+                        if left <= 0:
+                            return ""
+                if offset < end and index + 1 < len(self._segments):
+                    raise CorruptBatch(f"{segment.path} ends at offset {offset}, the next one starts at {end}")
+            except (CorruptBatch, UnsupportedFormat, OSError) as error:
+                damage = self._quarantine(index, getattr(error, "position", -1), offset, str(error))
+                self._scrub_offset = damage.next_offset
+                return str(damage)
+            except StorageError:  # no descriptor left: the next round tries again
+                return ""
+            offset = max(offset, end)
+        self._scrub_offset = 0
+        return ""
 
     def offset_for_time(self, timestamp_ms: int, start: int, end: int) -> tuple[int, int] | None:
         """Return the first batch in [start, end) with a record at or after the time; see `Log.offset_for_time`."""

@@ -42,6 +42,7 @@ class Recovered(msgspec.Struct, kw_only=True):
         torn_bytes: About what was cut from the tail.
         lost_offsets: How many offsets below the recovery point are gone, as found now; `lost` has those of before too.
         damaged: (offset, next good offset) of damage found on the way; it stays in place.
+        damage: The first of it in words, or of what an earlier open found lost; empty: there is none.
     """
 
     segments: list[Segment]
@@ -55,6 +56,7 @@ class Recovered(msgspec.Struct, kw_only=True):
     torn_bytes: int = 0
     lost_offsets: int = 0
     damaged: dict[int, int]
+    damage: str = ""
 
 
 def _overlap(segment: Segment, end: int, following: int) -> DamagedLog:
@@ -97,6 +99,7 @@ class Recovery:
         self._torn_bytes = 0
         self._lost_offsets = 0
         self._damaged: dict[int, int] = {}
+        self._damage = ""
 
     def run(self) -> Recovered:
         """Return the log, its tail cut where it was torn.
@@ -150,6 +153,7 @@ class Recovery:
             torn_bytes=self._torn_bytes,
             lost_offsets=self._lost_offsets,
             damaged=self._damaged,
+            damage=self._damage or "".join(f"{self._directory}: lost {lost}" for lost in files.lost[:1]),
         )
 
     def _empty(self) -> Recovered:
@@ -221,6 +225,7 @@ class Recovery:
                 if good is None:
                     return self._cut(segments, index, position, offset, bad, lost)
                 self._damaged[offset] = good[0]
+                self._damage = self._damage or f"{segment.path}: {bad}"
                 if good[1] < 0:
                     offset, bad = good[0], None
                 else:

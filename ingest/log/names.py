@@ -7,6 +7,7 @@
         <20 digits>.snapshot             producer state of everything below that offset
         <20 digits>.start                empty; records below were deleted (DeleteRecords)
         <20 digits>-<20 digits>.lost     empty; the offsets in [first, second) were lost by the disk
+    <topic uuid>-<partition>.refill      text: why the partition beside it is to be copied anew from its leader
 
 Source: docs/format/segments.md.
 """
@@ -22,6 +23,7 @@ TIME_INDEX = ".timeindex"
 SNAPSHOT = ".snapshot"
 START = ".start"
 LOST = ".lost"
+REFILL = ".refill"
 
 _PARTITION = re.compile(r"([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})-(0|[1-9][0-9]{0,8})")
 _OFFSET = re.compile(r"([0-9]{20})(\.[a-z]+)")

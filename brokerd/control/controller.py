@@ -34,6 +34,7 @@ from brokerd.control.limits import CONTROL_LIMITS, ControlLimits
 from brokerd.control.metadata import MetadataView
 from brokerd.control.records import Change, ProducerIdsRecord, Put, Remove, VersionRecord
 from brokerd.control.registration import RegistrationDecision, decide_registration
+from brokerd.control.relief import relieve
 from brokerd.control.sessions import ParkedHeartbeat, Sessions
 from brokerd.control.topics import Cluster, Refused
 from ingest.latency import LatencyRecorder
@@ -353,7 +354,7 @@ class Controller:
         if not configs.flag("auto.leader.rebalance.enable"):
             return []
         draining = {broker.broker_id for broker in self.image.brokers.values() if broker.draining}
-        usable = set(self._electorates(now_ms).common.usable) - draining
+        usable = set(self._electorates(now_ms).common.usable) - draining - self._sessions.full()
         percentage = configs.number("leader.imbalance.per.broker.percentage")
         elected = Elected()
         for record in imbalanced(self.image.all_partitions(), usable, percentage):
@@ -504,6 +505,7 @@ class Controller:
         ends = {(e.topic_id, e.partition): (e.leader_epoch, e.last_epoch, e.end_offset) for e in body.leaderless}
         self._resettle = self._resettle or (bool(ends) and ends != session.ends)
         session.ends = ends
+        session.disk_full = body.disk_full
         effects: list[Effect] = []
         if session.parked is not None:  # it asks anew, so the answer to what it asked before frees its slot
             parked = session.parked
@@ -523,6 +525,10 @@ class Controller:
                 touched_by(self.image, {body.broker_id}), self._electorates(now_ms, come=body.broker_id)
             )
             return effects + self._commit_elected(elected, "return", [alive], [note])
+        if body.damaged or body.disk_full:
+            relieved = relieve(self.image, body, self._electorates(now_ms), self._sessions.full())
+            if relieved.changes:
+                return effects + self._commit_elected(relieved, "relief")
         return effects + self._forget_deleted()
 
     def _forget_deleted(self) -> list[Effect]:

@@ -27,6 +27,7 @@ class Session:
         ends: Of its logs of partitions that nobody leads: (leader epoch, last epoch, end offset).
         heard: Whether this controller has heard it at all.
         stopping: It shuts down in good order, and leads nothing any more if others can.
+        disk_full: It refuses appends for want of space.
     """
 
     heard_ms: int
@@ -36,6 +37,7 @@ class Session:
     ends: dict[tuple[bytes, int], tuple[int, int, int]] = field(default_factory=dict)
     heard: bool = False
     stopping: bool = False
+    disk_full: bool = False
 
 
 class Sessions:
@@ -66,6 +68,10 @@ class Sessions:
     def usable(self, alive: Iterable[int]) -> set[int]:
         """Return those of `alive` that can lead: heard, and not about to end."""
         return {b for b in alive if self._sessions[b].heard and not self._sessions[b].stopping}
+
+    def full(self) -> set[int]:
+        """Return those whose disks have no room."""
+        return {b for b, session in self._sessions.items() if session.disk_full}
 
     def expected(self, alive: Iterable[int]) -> set[int]:
         """Return those of `alive` that this controller has not heard yet."""

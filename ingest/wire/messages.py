@@ -555,10 +555,19 @@ class LeaderlessEnd(Message, frozen=True):
     end_offset: int
 
 
+class DamagedReplica(Message, frozen=True):
+    """A replica that is to be refilled, as long as the partition epoch is this one."""
+
+    topic_id: bytes
+    partition: int
+    partition_epoch: int
+
+
 class BrokerHeartbeatRequest(Message, frozen=True):
     """The long poll of a broker: it has applied `applied_version` and wants a newer one.
 
-    `leaderless` are the replicas it has of partitions without a leader in that version: all of them, each time.
+    `leaderless` are the replicas it has of partitions without a leader in that version, `damaged` those that want to
+    give up their seats: all of them, each time. With `disk_full` it wants others to lead.
     """
 
     broker_id: int
@@ -566,6 +575,8 @@ class BrokerHeartbeatRequest(Message, frozen=True):
     applied_version: int
     max_wait_ms: int
     leaderless: list[LeaderlessEnd] = []
+    damaged: list[DamagedReplica] = []
+    disk_full: bool = False
 
 
 class BrokerHeartbeatResponse(Message, frozen=True):

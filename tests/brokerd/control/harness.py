@@ -275,6 +275,7 @@ def registration(
     producer_id_floor: int = -1,
     cluster_id: str = CLUSTER_ID,
     site: str = "",
+    device: int = 0,
 ) -> BrokerRegistrationRequest:
     """Return what a broker says when it comes up."""
     broker = BrokerMetadata(
@@ -287,6 +288,7 @@ def registration(
         incarnation=incarnation,
         directory_id=directory_id or f"directory-{broker_id}",
         site=site,
+        device=device,
     )
     return BrokerRegistrationRequest(broker, cluster_id, partitions or [], producer_id_floor)
 

@@ -32,7 +32,16 @@ class GoOffline:
     reason: str
 
 
-def on_diverged(log: Log, epoch: int, end_offset: int, *, unclean_epoch: int = -1) -> Truncate | GoOffline | None:
+@dataclass(frozen=True, slots=True)
+class Damaged:
+    """The log can't be read where it has to be."""
+
+    reason: str
+
+
+def on_diverged(
+    log: Log, epoch: int, end_offset: int, *, unclean_epoch: int = -1
+) -> Truncate | GoOffline | Damaged | None:
     """Decide what to do when the leader's log holds records up to `epoch` below `end_offset` alone.
 
     Args:
@@ -44,7 +53,7 @@ def on_diverged(log: Log, epoch: int, end_offset: int, *, unclean_epoch: int = -
     """
     own = log.epoch_end(epoch)
     if own is None:
-        return GoOffline(f"damage hides where epoch {epoch} ends in this log")
+        return Damaged(f"damage hides where leader epoch {epoch} ends in this log")
     offset = min(end_offset, own[1])
     if offset >= log.end_offset:
         return None

@@ -116,6 +116,10 @@ class Cluster:
     def endpoint(self, broker_id: int) -> str:
         return f"ipc://{self.run_dir}/broker-{broker_id}.sock"
 
+    @property
+    def data_dir(self) -> Path:
+        return self.directory
+
     def start(self) -> None:
         """Start everything and wait until every broker serves."""
         self.start_controller()
@@ -152,10 +156,14 @@ class Cluster:
 
     def _start(self, name: str, role: str, config: dict[str, Any]) -> None:
         command = [sys.executable, "-m", "tests.cluster", role, json.dumps(config)]
-        log = open(self.directory / f"{name}.stderr", "ab")  # noqa: SIM115
+        log = open(self.directory / f"{name}.log", "ab")  # noqa: SIM115
         with log:
             self.children[name] = self.processes.start(
-                command, stderr=log, env={**os.environ, **self.environment}, cwd=Path(__file__).parent.parent
+                command,
+                stdout=log,
+                stderr=log,
+                env={**os.environ, **self.environment},
+                cwd=Path(__file__).parent.parent,
             )
 
     def kill(self, name: str) -> None:
@@ -173,9 +181,9 @@ class Cluster:
                         return
             except ForebayError as error:
                 if time.monotonic() > deadline:
-                    raise AssertionError(f"brokers are not ready: {error}; {self.stderr()}") from None
+                    raise AssertionError(f"brokers are not ready: {error}; {self.log_tail()}") from None
             if time.monotonic() > deadline:
-                raise AssertionError(f"not all brokers are alive; {self.stderr()}")
+                raise AssertionError(f"not all brokers are alive; {self.log_tail()}")
             time.sleep(0.02)
 
     def stats(self, broker_id: int) -> BrokerStats:
@@ -183,8 +191,8 @@ class Cluster:
         identity = decode_identity(ask(self.run_dir / f"broker-{broker_id}{SUFFIX}", "stats"))
         return msgspec.json.decode(identity.stats, type=BrokerStats)
 
-    def stderr(self) -> str:
-        return "\n".join(path.read_text()[-2000:] for path in self.directory.glob("*.stderr"))
+    def log_tail(self) -> str:
+        return "\n".join(path.read_text()[-2000:] for path in self.directory.glob("*.log"))
 
     def close(self) -> None:
         for path in self.run_dir.iterdir():
@@ -194,15 +202,20 @@ class Cluster:
 
 @contextmanager
 def running_cluster(
-    directory: Path, brokers: int = 1, options: Mapping[int, dict[str, Any]] | None = None
+    directory: Path,
+    brokers: int = 1,
+    options: Mapping[int, dict[str, Any]] | None = None,
+    environment: Mapping[str, str] | None = None,
 ) -> Iterator[Cluster]:
     """Start a cluster, and end every process of it however the test ends.
 
     Args:
         options: Fields of `BrokerConfig`, by broker.
+        environment: Added to that of each process.
     """
     processes = Processes()
     running = Cluster(processes, directory, brokers, options)
+    running.environment.update(environment or {})
     try:
         running.start()
         yield running

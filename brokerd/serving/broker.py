@@ -36,6 +36,7 @@ BYTES_A_ROUND = 131_072  # so that a producer of large batches fills its window 
 POLL_MS_MAX = 250  # the progress stamp is due at least once a second
 SHARED_BYTES_MIN = 262_144  # smaller answers are copied: a shared buffer costs a wake-up of pyzmq's thread
 MAINTAIN_MS = 1000
+SCRUB_BYTES = 1 << 20  # verified at each maintenance: 80 GiB a day
 CHECKPOINT_MS = 5000
 # A follower names all its partitions when its session begins, some 50 bytes each; it sends no payload.
 PEER_LIMITS = Limits(request_header_bytes_max=4 << 20, payload_frames_max=0)
@@ -311,10 +312,12 @@ class _Loop:
         for unflushed in self._directory.maintain(boot_ms):
             self._flusher.request(unflushed)
         self._handler.partitions.retry_unavailable()
+        self._handler.partitions.scrub(SCRUB_BYTES)
         if self._directory.disk_full != self._disk_full:
             self._disk_full = self._directory.disk_full
             say = log.error if self._disk_full else log.info
             say("disk full: appends are refused, reads go on" if self._disk_full else "disk has room again")
+            self._handler.report_if(True, now_ms)
         if now_ms >= self._checkpoint_at_ms:
             self._checkpoint_at_ms = now_ms + CHECKPOINT_MS
             self._directory.checkpoint()

@@ -6,7 +6,7 @@ A pure core: `step` takes an event and the time and gives back effects; the brok
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from brokerd.serving.outbox import Peer
 from ingest.errors import ProtocolError, RemoteError
@@ -25,6 +25,7 @@ from ingest.wire.messages import (
     BrokerRegistrationResponse,
     ControlledShutdownRequest,
     ControlledShutdownResponse,
+    DamagedReplica,
     LeaderlessEnd,
     Message,
     MetadataResponse,
@@ -130,6 +131,15 @@ Effect = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Complaints:
+    """What a heartbeat says that is not as it should be; see `BrokerHeartbeatRequest`."""
+
+    leaderless: list[LeaderlessEnd] = field(default_factory=list)
+    damaged: list[DamagedReplica] = field(default_factory=list)
+    disk_full: bool = False
+
+
 @dataclass(slots=True)
 class _Waiting:
     api_key: int
@@ -151,10 +161,10 @@ class ControllerLink:
         self,
         broker_id: int,
         registration: Callable[[], BrokerRegistrationRequest],
-        leaderless: Callable[[], list[LeaderlessEnd]] = list,
+        complaints: Callable[[], Complaints] = Complaints,
     ) -> None:
         self._broker_id = broker_id
-        self._leaderless = leaderless
+        self._complaints = complaints
         self._registration = registration
         self._waiting: dict[int, _Waiting] = {}
         self._next_id = 0
@@ -191,12 +201,26 @@ class ControllerLink:
         elif not self._is_waiting(ApiKey.BROKER_HEARTBEAT) and (
             self.applied_version >= self.received_version or now_ms >= self._next_heartbeat_ms
         ):
-            leaderless = self._leaderless() if self.applied_version >= self.received_version else []
-            beat = BrokerHeartbeatRequest(
-                self._broker_id, self.broker_epoch, self.applied_version, HEARTBEAT_WAIT_MS, leaderless
-            )
-            effects.append(self._send(beat, now_ms, HEARTBEAT_WAIT_MS + HEARTBEAT_GRACE_MS))
+            effects.append(self._heartbeat(now_ms))
         return effects
+
+    def report(self, now_ms: int) -> list[Effect]:
+        """Say with a heartbeat of its own what has changed here; the one that waits is answered then."""
+        return [self._heartbeat(now_ms)] if self.registered and now_ms >= self._retry_at_ms else []
+
+    def _heartbeat(self, now_ms: int) -> Send:
+        said = self._complaints()
+        leaderless = said.leaderless if self.applied_version >= self.received_version else []
+        beat = BrokerHeartbeatRequest(
+            self._broker_id,
+            self.broker_epoch,
+            self.applied_version,
+            HEARTBEAT_WAIT_MS,
+            leaderless,
+            said.damaged,
+            said.disk_full,
+        )
+        return self._send(beat, now_ms, HEARTBEAT_WAIT_MS + HEARTBEAT_GRACE_MS)
 
     def next_deadline_ms(self) -> int:
         """Return when `tick` wants to be called again at the latest."""

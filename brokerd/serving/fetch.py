@@ -35,6 +35,7 @@ class FetchRoom:
 
     Attributes:
         racks: Of the brokers that are alive; empty: readers are sent nowhere else.
+        damaged: Partitions in which damage was met, and where; the owner takes them.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class FetchRoom:
         self._by_connection: dict[tuple[int, bytes], ParkedFetch] = {}
         self.bytes_out: dict[str, int] = {}
         self.corrupt = 0
+        self.damaged: dict[Partition, str] = {}
 
     def handle(self, peer: Peer, request: Request, now_ms: int) -> None:
         """Answer at once if there is an error or enough to read, else park until there is or the time is over."""
@@ -213,6 +215,9 @@ class FetchRoom:
             return ErrorCode.OFFSET_OUT_OF_RANGE if known else ErrorCode.OFFSET_NOT_AVAILABLE, b"", -1
         except CorruptBatch as error:
             self.corrupt += 1
+            self.damaged[found] = str(error)
+            if not found.is_alone:  # another replica has the records: nobody may skip them
+                return ErrorCode.KAFKA_STORAGE_ERROR, b"", -1
             return ErrorCode.CORRUPT_MESSAGE, b"", getattr(error, "next_offset", -1)
         except LogDirOffline:
             raise

@@ -10,11 +10,13 @@ import structlog
 
 from brokerd.serving.partition import Partition
 from brokerd.storage.config import LogConfig
+from brokerd.storage.errors import DamagedLog
 from ingest.errors import LogDirOffline, StorageError, UnsupportedFormat
 from ingest.wire.codes import ErrorCode
-from ingest.wire.messages import LeaderlessEnd, LocalPartition, MetadataResponse, PartitionMetadata
+from ingest.wire.messages import DamagedReplica, LeaderlessEnd, LocalPartition, MetadataResponse, PartitionMetadata
 from replicas.domains import Domains, Place
 from replicas.puller import Followed, Puller, PullSettings
+from replicas.refill import Refill, next_step
 from replicas.state import PartitionState
 from replicas.throttle import UNBOUNDED, Throttle, names_replica
 
@@ -60,6 +62,8 @@ class HostedPartitions:
         pullers: By the broker they follow.
         pull: Their settings.
         leader_throttle, follower_throttle: What this broker sends, and fetches, for replicas that catch up.
+        damage_found: How many replicas were found damaged, to be refilled.
+        refills: How many of them were begun anew.
     """
 
     def __init__(self, directory: LogDirectory, broker_id: int) -> None:
@@ -74,6 +78,7 @@ class HostedPartitions:
         self._assigned: dict[Key, _Assigned] = {}
         self._work: deque[_Assigned | Key] = deque()
         self._unavailable: dict[Key, _Assigned] = {}
+        self._marked: list[Key] = []  # to be refilled at once, if nobody counts on them
         self._domains = Domains()
         self._broker_epochs: dict[int, int] = {}
         self.pullers: dict[int, Puller] = {}
@@ -82,6 +87,8 @@ class HostedPartitions:
         self.version = -1
         self.pending = False
         self._confirmed = True
+        self.damage_found = self.refills = 0
+        self._scrubbed = -1
 
     def find(self, topic_id: bytes, partition: int) -> Partition | ErrorCode:
         """Return the led partition, or why a request for it is refused."""
@@ -162,6 +169,15 @@ class HostedPartitions:
             if item.partition.leader < 0 and (hosted := self._hosted.get(key)) is not None
         ]
 
+    def damaged_replicas(self) -> list[DamagedReplica]:
+        """Return the replicas that want to give up their seats, to be refilled."""
+        damaged = []
+        for key in self._directory.refills:
+            item = self._assigned.get(key) or self._unavailable.get(key)
+            if item is not None and self._next_step(item) == Refill.LEAVE:
+                damaged.append(DamagedReplica(*key, item.partition.partition_epoch))
+        return damaged
+
     def producer_id_floor(self) -> int:
         """Return the greatest producer id any log here holds, -1 for none."""
         return self._directory.producer_id_max()
@@ -227,6 +243,10 @@ class HostedPartitions:
         cost = 0
         while cost < APPLY_AT_ONCE * CHEAP:
             if not self._work:
+                marked, self._marked = self._marked, []
+                known = (self._assigned.get(key) or self._unavailable.get(key) for key in marked)
+                self._work.extend(item for item in known if item is not None)
+            if not self._work:
                 self.pending = False
                 break
             item = self._work.popleft()
@@ -249,13 +269,72 @@ class HostedPartitions:
                     log.error("a partition was not deleted", reason=str(error))
         return applied
 
+    # ---- damage
+
+    def damaged(self, key: Key, reason: str) -> None:
+        """Note that a replica can't be read in full: if there are others it will be refilled from its leader."""
+        found = self._assigned.get(key)
+        if found is not None:
+            self._damaged(found, reason)
+
+    def _damaged(self, found: _Assigned, reason: str) -> None:
+        key = found.key
+        if len(found.partition.replicas) == 1 or key in self._directory.refills:
+            return
+        if self._directory.mark_for_refill(*key, reason):  # else the next read finds it again
+            self.damage_found += 1
+            log.error("a replica is damaged and will be refilled", topic=found.topic, partition=key[1], reason=reason)
+            self._marked.append(key)
+            self.pending = True
+
+    def scrub(self, bytes_max: int) -> None:
+        """Look for damage in the next stretch of one log, of each in turn. Cost: reads and checks about that much."""
+        keys = list(self._hosted)
+        if not keys:
+            return
+        self._scrubbed = (self._scrubbed + 1) % len(keys)
+        key = keys[self._scrubbed]
+        reason = self._hosted[key].log.scrub(bytes_max)
+        if reason:
+            self.damaged(key, reason)
+
+    def _next_step(self, wanted: _Assigned) -> Refill:
+        hosted = self._hosted.get(wanted.key)
+        acted_epoch = -1 if hosted is None else hosted.log.leader_epoch
+        return next_step(self._broker_id, _state(wanted.partition), acted_epoch)
+
+    def _refill(self, wanted: _Assigned, applied: Applied) -> None:
+        """Put a damaged log aside once nothing counts on it any more; what follows makes an empty one."""
+        key = wanted.key
+        if key not in self._directory.refills or self._next_step(wanted) != Refill.BEGIN:
+            return
+        self._stop_following(key)
+        hosted = self._hosted.pop(key, None)
+        if hosted is not None:
+            self._end_leadership(key, hosted, applied)
+        self._directory.begin_anew(*key)
+        self.refills += 1
+        log.warning("a damaged replica is being refilled", topic=wanted.topic, partition=key[1])
+
+    def _open(self, wanted: _Assigned, config: LogConfig) -> Partition:
+        try:
+            opened = self._directory.partition(*wanted.key, config)
+        except DamagedLog as error:
+            self._damaged(wanted, str(error))
+            raise
+        if opened.damage:
+            self._damaged(wanted, opened.damage)
+        return Partition(wanted.topic, opened, self._broker_id)
+
+    # ---- one partition
+
     def _assign(self, wanted: _Assigned, applied: Applied, now_ms: int) -> None:
         key, item = wanted.key, wanted.partition
+        self._refill(wanted, applied)
         hosted = self._hosted.get(key)
         config = LogConfig.from_topic_configs(wanted.configs)
         if hosted is None:
-            hosted = Partition(wanted.topic, self._directory.partition(*key, config), self._broker_id)
-            self._hosted[key] = hosted
+            hosted = self._hosted[key] = self._open(wanted, config)
         elif hosted.log.config != config:
             hosted.log.alter_config(config)
         listed = wanted.configs.get("leader.replication.throttled.replicas", "")
@@ -314,7 +393,7 @@ class HostedPartitions:
         self._stop_following(key)
         hosted.follow(item.leader_epoch)
         applied.touched.append(hosted)
-        if item.leader < 0:
+        if item.leader < 0 or key in self._directory.refills:  # known damage does not come in sync again
             return
         puller = self.pullers.get(item.leader)
         if puller is None:

@@ -135,6 +135,11 @@ class Partition:
         return self.leadership is not None and self.leadership.enough_in_sync
 
     @property
+    def is_alone(self) -> bool:
+        """Whether no other replica surely holds what was acknowledged."""
+        return self.leadership is None or len(self.leadership.state.seats) == 1
+
+    @property
     def knows_its_end(self) -> bool:
         """Whether the high watermark can be told to clients as the end of the log.
 

@@ -77,6 +77,7 @@ class ReplicaFetchRoom:
         checked: Partitions whose in-sync set may have to change; the owner takes them.
         tells_marks: A high watermark that has moved ends the wait too: readers at followers wait for it (KIP-392). It
             costs another fetch of each follower whenever a mark moves and nothing else does.
+        damaged: Partitions in which damage was met, and where; the owner takes them.
     """
 
     def __init__(
@@ -99,6 +100,7 @@ class ReplicaFetchRoom:
         self.moved: dict[Partition, None] = {}
         self.checked: dict[Partition, None] = {}
         self.tells_marks = False
+        self.damaged: dict[Partition, str] = {}
         self.bytes_out = 0
         self.corrupt = 0
 
@@ -283,6 +285,8 @@ class ReplicaFetchRoom:
         log = found.log
         marks = (log.high_watermark, log.start_offset, log.leader_epoch)
         contradiction = _contradiction(found, position)
+        if contradiction == ErrorCode.CORRUPT_MESSAGE:
+            self.damaged[found] = f"{log.path}: damage hides where leader epoch {position.last_epoch} ends"
         if isinstance(contradiction, ErrorCode):
             return self._failed(session, key, contradiction, log.leader_epoch, log.start_offset), b""
         if contradiction is not None:
@@ -301,8 +305,9 @@ class ReplicaFetchRoom:
             return FetchedPartition(*key, 0, *marks), None
         try:
             data = log.read(position.offset, min(position.max_bytes, room), end=log.end_offset)
-        except CorruptBatch:
+        except CorruptBatch as error:
             self.corrupt += 1
+            self.damaged[found] = str(error)
             return self._failed(session, key, ErrorCode.CORRUPT_MESSAGE, log.leader_epoch), b""
         except LogDirOffline:
             raise

@@ -12,6 +12,7 @@ from brokerd.config import BrokerConfig
 from brokerd.serving.cluster_view import ClusterView
 from brokerd.serving.controller_link import (
     AlteredInSync,
+    Complaints,
     ControllerLink,
     Effect,
     FencedOut,
@@ -136,11 +137,12 @@ class RequestHandler:
         self.in_sync = InSyncSets(LAG_MAX_MS)
         self.remaining: int | None = None
         self.view = ClusterView(self.outbox)
-        self.link = ControllerLink(config.broker_id, self._registration, self.partitions.leaderless_ends)
+        self.link = ControllerLink(config.broker_id, self._registration, self._complaints)
         self._producer_ids = ProducerIdBlocks()
         self._waiting_for_ids: deque[tuple[Peer, int]] = deque()
         self.requests: dict[str, int] = {}
         self._registered_version = -1
+        self._damage_told = 0
 
     # ---- requests ----------------------------------------------------------------------------------------------------
 
@@ -234,7 +236,9 @@ class RequestHandler:
             at = log.offset_for_time(item.timestamp_ms, end=log.high_watermark)
         except LogDirOffline:
             raise
-        except (CorruptBatch, StorageError, OSError):
+        except (CorruptBatch, StorageError, OSError) as error:
+            if isinstance(error, CorruptBatch):
+                self.fetch.damaged[found] = str(error)
             return ListedOffset(int(ErrorCode.KAFKA_STORAGE_ERROR))
         if at is None:
             return ListedOffset(0, -1, -1, epoch)
@@ -304,6 +308,7 @@ class RequestHandler:
             self.followers.appended(touched, now_ms)
             self.in_sync.watch(touched)
         self._settle_followers(now_ms)
+        self._settle_damage(now_ms)
         return unflushed
 
     def flushed(self, flushed_log: Log, end_offset: int, now_ms: int) -> None:
@@ -333,6 +338,25 @@ class RequestHandler:
             wanted = self.in_sync.take(now_ms)
             if wanted:
                 self._take(self.link.alter_partitions(wanted, now_ms), now_ms)
+
+    def _settle_damage(self, now_ms: int) -> None:
+        """Have what was found damaged refilled, and tell the controller at once."""
+        for room in (self.fetch, self.followers):
+            damaged, room.damaged = room.damaged, {}
+            for partition, reason in damaged.items():
+                self.partitions.damaged(partition.key, reason)
+        self.report_if(self.partitions.damage_found > self._damage_told, now_ms)
+        self._damage_told = self.partitions.damage_found
+
+    def report_if(self, news: bool, now_ms: int) -> None:
+        """Tell the controller now, and not with the next heartbeat, what this broker is to be relieved of."""
+        if news:
+            self._take(self.link.report(now_ms), now_ms)
+
+    def _complaints(self) -> Complaints:
+        return Complaints(
+            self.partitions.leaderless_ends(), self.partitions.damaged_replicas(), self._directory.disk_full
+        )
 
     # ---- following ---------------------------------------------------------------------------------------------------
 
@@ -365,6 +389,8 @@ class RequestHandler:
         for key, reason in pulled.offline:
             hosted = self.partitions.hosted(*key)
             log.error("a replica can't be followed", topic=hosted and hosted.topic, partition=key[1], reason=reason)
+        for key, reason in pulled.damaged:
+            self.partitions.damaged(key, reason)
 
     def broker(self, broker_id: int) -> BrokerMetadata | None:
         """Return what is known of a broker."""

@@ -85,6 +85,7 @@ class BrokerStats(msgspec.Struct, frozen=True, kw_only=True):
     replicas_offline: int = 0
     isr_shrinks_total: int = 0
     isr_expands_total: int = 0
+    refills_total: int = 0
     parked_produces: int
     unsent_bytes: int
     unflushed_bytes: int
@@ -159,6 +160,7 @@ def broker_stats(
         replicas_offline=handler.partitions.offline,
         isr_shrinks_total=handler.in_sync.shrinks,
         isr_expands_total=handler.in_sync.expands,
+        refills_total=handler.partitions.refills,
         parked_produces=handler.produce.parked,
         unsent_bytes=unsent_bytes,
         unflushed_bytes=unflushed,

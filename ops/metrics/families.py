@@ -161,6 +161,7 @@ def broker_families(view: View) -> Iterator[Metric]:
     yield gauge("kafka_server_replicamanager_leadercount", "Partitions it leads.", label, each(partition_counts))
     yield counter("kafka_server_replicamanager_isrshrinks", "In-sync sets that shrank.", label, sums(view, "shrinks"))
     yield counter("kafka_server_replicamanager_isrexpands", "In-sync sets that grew.", label, sums(view, "expands"))
+    yield counter("forebay_refills", "Damaged replicas put aside and copied anew.", label, sums(view, "refills"))
     yield gauge(
         "forebay_offline_replicas",
         "Replicas that contradict their leader below what was committed; they are not followed any more.",

@@ -154,6 +154,7 @@ class Watch:
                 counts[key] = counts.get(key, 0) + count
         counts["shrinks", str(broker.broker_id)] = broker.isr_shrinks_total
         counts["expands", str(broker.broker_id)] = broker.isr_expands_total
+        counts["refills", str(broker.broker_id)] = broker.refills_total
         for request, count in broker.requests_total.items():
             counts["requests", _kafka_name(request)] = count
         for error, count in broker.errors_total.items():

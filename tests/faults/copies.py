@@ -8,10 +8,11 @@ from pathlib import Path
 from ingest.admin import Admin
 from ingest.log.names import partition_name
 from ingest.records.header import verify_batch, verify_header
+from tests.cluster import Cluster
 from tests.faults.appliance import ProcessTree, await_value
 
 
-def await_in_sync(tree: ProcessTree, topic: str, timeout_s: float = 30.0) -> None:
+def await_in_sync(tree: ProcessTree | Cluster, topic: str, timeout_s: float = 30.0) -> None:
     """Wait until every replica of a topic is in sync."""
 
     def in_sync() -> bool:
@@ -24,7 +25,7 @@ def await_in_sync(tree: ProcessTree, topic: str, timeout_s: float = 30.0) -> Non
     await_value(in_sync, f"all replicas of {topic} to be in sync", timeout_s, tree.log_tail)
 
 
-def compare_copies(tree: ProcessTree, topic: str) -> list[str]:
+def compare_copies(tree: ProcessTree | Cluster, topic: str) -> list[str]:
     """Return what two replicas of a partition don't have in common, from where the later one begins."""
     with Admin(tree.bootstrap) as admin:
         described = admin.describe_topic(topic)

@@ -62,6 +62,7 @@ class SimBroker(Process):
             log: Any = partition.log
             log.maintain(self.now_ms, self.world.schedule.wall_ms)
         self.directory.checkpoint()
+        self.handler.partitions.scrub(1)
         self.after(CHECKPOINT_MS, self._checkpoint)
 
     # ---- in

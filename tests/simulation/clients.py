@@ -243,6 +243,8 @@ class SimReader(Client):
             if not lossy:
                 raise Violation(f"I19: {self.name} at {self.position} is told that it is out of range")
             return
+        if result.error_code == ErrorCode.CORRUPT_MESSAGE and result.next_offset > self.position and not lossy:
+            raise Violation(f"I19: {self.name} at {self.position} is told to go on at {result.next_offset}")
         if result.error_code or result.frame < 0:
             if result.diverging_end_offset >= 0 and not lossy:
                 raise Violation(f"I5: {self.name} at {self.position} read what another leader does not have")
@@ -306,5 +308,5 @@ class LocalReader:
             if key[1] != self._partition or files.page_mark < 0 or self._world.lossy:
                 continue
             for batch in files.cache[-5:]:
-                if batch.header.next_offset <= files.page_mark:
+                if batch.header.next_offset <= files.page_mark and batch.header.base_offset not in files.rotten:
                     self._world.history.read(key, batch.header.base_offset, batch, f"a reader of broker {broker_id}")

@@ -12,9 +12,12 @@ from typing import Any
 import pytest
 
 import brokerd.control.registration as registration
+import brokerd.control.relief as relief
+import brokerd.serving.hosted as hosted
 import replicas.election as election
 import replicas.puller as puller_module
 from brokerd.serving.fetch import FetchRoom
+import replicas.refill as refill
 from brokerd.serving.hosted import HostedPartitions
 from brokerd.serving.partition import Partition
 from brokerd.serving.produce import ProduceRoom
@@ -25,6 +28,7 @@ from replicas.election import Chosen, Electorate
 from replicas.follower import Truncate
 from replicas.leader import Leadership, ReplicaEnd
 from replicas.puller import Puller
+from replicas.refill import Refill
 from replicas.state import PartitionState
 from tests.simulation.controller import Store
 from tests.simulation.storage import Flush, SimDirectory, SimLog
@@ -409,6 +413,48 @@ def no_truncation_of_a_diverged_tail(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Leadership, "fetched", fetched)
 
 
+ROT = {"faults": {**NO_FAULTS, "rot": 0.8, "chase": 0.3}, "min_in_sync": 2, "durability": "fsync"}
+
+
+@plant(**ROT)
+def refill_keeps_its_seat_until_after_the_move(patch: pytest.MonkeyPatch) -> None:
+    """C6: a damaged replica begins anew while it counts as in sync."""
+
+    def next_step(broker: int, state: PartitionState, acted_epoch: int) -> Refill:
+        return Refill.BEGIN if state.leader not in (-1, broker) else refill.next_step(broker, state, acted_epoch)
+
+    patch.setattr(hosted, "next_step", next_step)
+
+
+@plant(**{**ROT, "faults": {**NO_FAULTS, "rot": 0.8, "power": 0.3}})
+def refill_mark_not_flushed(patch: pytest.MonkeyPatch) -> None:
+    """C6, I11: after a power cut a replica that left for its damage does not know of it, and comes in sync again."""
+    original = SimDirectory.mark_for_refill
+
+    def mark_for_refill(self: SimDirectory, topic_id: bytes, partition: int, reason: str) -> bool:
+        self.disk.unflushed_marks.add((topic_id, partition))
+        return original(self, topic_id, partition, reason)
+
+    patch.setattr(SimDirectory, "mark_for_refill", mark_for_refill)
+
+
+@plant(**{**ROT, "faults": {**NO_FAULTS, "rot": 1.0, "chase": 0.8, "kill": 0.5}}, fetch_bytes=300, slow_ms=40)
+def refill_within_a_leader_epoch(patch: pytest.MonkeyPatch) -> None:
+    """C4: what a follower said of the log that it puts aside counts for the one it begins."""
+
+    def commit(before: Any, after: Any, chosen: Chosen) -> Any:
+        return election.commit(before, after, chosen if before.leader != after.leader else None, forced=True)
+
+    patch.setattr(relief, "commit", commit)
+    patch.setattr(hosted, "next_step", lambda broker, state, _: refill.next_step(broker, state, -1))
+
+
+@plant(**ROT)
+def damage_skipped_though_another_has_the_records(patch: pytest.MonkeyPatch) -> None:
+    """I19: a consumer is sent behind damage that a refill would heal."""
+    patch.setattr(Partition, "is_alone", property(lambda self: True))
+
+
 # A seed that finds each, the first of fifty that were tried: 0 to 49, 50 to 99 and so on. The real code passes on it.
 SEEDS = {
     "same_epoch_after_restart": 0,
@@ -437,6 +483,10 @@ SEEDS = {
     "zombie_controller_commits": 3,
     "truncation_to_the_own_mark": 0,
     "no_truncation_of_a_diverged_tail": 1,
+    "refill_keeps_its_seat_until_after_the_move": 9,
+    "refill_mark_not_flushed": 4,
+    "refill_within_a_leader_epoch": 9,
+    "damage_skipped_though_another_has_the_records": 13,
 }
 
 

@@ -12,7 +12,7 @@ from itertools import takewhile
 from typing import TYPE_CHECKING, NamedTuple
 
 from brokerd.storage.config import LogConfig
-from brokerd.storage.errors import OffsetOutOfRange, StaleLeaderEpoch
+from brokerd.storage.errors import OffsetOutOfRange, QuarantinedBatch, StaleLeaderEpoch
 from brokerd.storage.log_values import Appended
 from brokerd.storage.producer_state import ProducerState
 from brokerd.storage.replicated import check_replicated
@@ -46,6 +46,9 @@ class Files:
         page_mark: The one on the state page, in memory; -1 after a power cut.
         generation: Raised when bytes that had been visible were replaced.
         lost: Batches whose flush failed: the cache shows them, and no later flush writes them (by identity).
+        rotten: Base offsets of batches whose bytes have changed on the disk.
+        found_in: The leader epoch in which the broker met one of those; None: it has not.
+        left: Whether the replica has been without a seat in a later one.
     """
 
     cache: list[Batch] = field(default_factory=list)
@@ -56,6 +59,20 @@ class Files:
     page_mark: int = -1
     generation: int = 0
     lost: set[int] = field(default_factory=set)
+    rotten: set[int] = field(default_factory=set)
+    found_in: int | None = None
+    left: bool = False
+
+    def rot(self, draw: Callable[[int], int]) -> bool:
+        """Have a batch below the checkpoint decay; False: there is none.
+
+        Args:
+            draw: Draws a number below n.
+        """
+        sealed = [b.header.base_offset for b in self.device if b.header.next_offset <= self.recovery_point]
+        if sealed:
+            self.rotten.add(sealed[draw(len(sealed))])
+        return bool(sealed)
 
 
 class Disk:
@@ -67,6 +84,9 @@ class Disk:
         failing: The next flush fails.
         failed: A flush failed; the mark lies elsewhere.
         bad_sector: The next power cut shows that something flushed above the checkpoint is gone.
+        refills: Partitions marked to begin anew.
+        unflushed_marks: Those of them that a power cut would take back: none, unless they are planted to be.
+        full: Appends find no room.
     """
 
     def __init__(self, device: int) -> None:
@@ -80,7 +100,12 @@ class Disk:
         self.failing = False
         self.failed = False
         self.bad_sector = False
+        self.refills: set[Key] = set()
+        self.unflushed_marks: set[Key] = set()
+        self.full = False
         self.on_truncation: Callable[[Key, int], None] = lambda key, offset: None
+        self.on_refill: Callable[[Key], None] = lambda key: None
+        self.dies: Callable[[str], bool] = lambda name: False
 
     def cut_power(self, prefix: Callable[[int], int]) -> None:
         """Lose the cache; of what was not flushed the device may have got some.
@@ -89,6 +114,8 @@ class Disk:
             prefix: Draws how many of n batches it got.
         """
         self.page_incarnation = -1
+        self.refills -= self.unflushed_marks
+        self.unflushed_marks.clear()
         for files in self.files.values():
             common = 0
             while common < min(len(files.cache), len(files.device)) and files.cache[common] is files.device[common]:
@@ -107,6 +134,7 @@ class Disk:
     def wipe(self) -> None:
         """Put an empty disk in its place."""
         self.files.clear()
+        self.refills.clear()
         self.directory_number += 1
         self.page_incarnation = self.checkpoint_incarnation = -1
         self.closed = True
@@ -128,6 +156,7 @@ class SimDirectory:
         self.intact = not salvaged and (disk.closed or cached) and not disk.unproven
         disk.unproven = not self.intact
         self._logs: dict[Key, SimLog] = {}
+        disk.refills &= set(disk.files)  # whoever died while it put files aside had finished but for the mark
         disk.page_incarnation = disk.checkpoint_incarnation = incarnation
         disk.closed = False
         self._surveyed = {key: self._survey(files) for key, files in disk.files.items()}
@@ -171,6 +200,33 @@ class SimDirectory:
         if log is not None:
             log.closed = True
         self.disk.files.pop((topic_id, partition), None)
+        self.disk.refills.discard((topic_id, partition))
+
+    @property
+    def refills(self) -> set[Key]:
+        return self.disk.refills
+
+    @property
+    def disk_full(self) -> bool:
+        return self.disk.full
+
+    def mark_for_refill(self, topic_id: bytes, partition: int, reason: str) -> bool:
+        self.disk.refills.add((topic_id, partition))
+        return True
+
+    def begin_anew(self, topic_id: bytes, partition: int) -> None:
+        key = (topic_id, partition)
+        assert key in self.disk.refills
+        self.disk.on_refill(key)
+        if self.disk.dies("kill_before_putting_aside"):
+            raise LogDirOffline("killed")
+        log = self._logs.pop(key, None)
+        if log is not None:
+            log.closed = True
+        del self.disk.files[key]
+        if self.disk.dies("kill_after_putting_aside"):
+            raise LogDirOffline("killed")
+        self.disk.refills.discard(key)
 
     def registered(self) -> None:
         """Take note that the cluster knows what this directory holds."""
@@ -232,7 +288,12 @@ class SimLog:
         mark = max(files.checkpointed_mark, files.page_mark)
         self.high_watermark = max(self.start_offset, min(mark, self.end_offset))
         self._producers = self._producers_of_the_log()
+        self.damage = self._damage_at_open()
         self._publish()
+
+    def _damage_at_open(self) -> str:
+        """Recovery looks at little of what lies below the checkpoint."""
+        return self.scrub(0) if any(offset % 2 for offset in self.files.rotten) else ""
 
     def _flushed_at_open(self) -> int:
         """Above the checkpoint all is in doubt until it is flushed again."""
@@ -329,8 +390,20 @@ class SimLog:
                 continue
             if header.base_offset >= end or (data and len(data) + len(batch) > max_bytes):
                 break
+            if header.base_offset in self.files.rotten:
+                if data:
+                    break
+                raise QuarantinedBatch(self.scrub(0), next_offset=header.next_offset)
             data += batch
         return data
+
+    def scrub(self, bytes_max: int) -> str:
+        files = self.files
+        if not files.rotten:
+            return ""
+        if files.found_in is None:
+            files.found_in = self.leader_epoch
+        return f"rotten at {min(files.rotten)}"
 
     def epoch_end(self, epoch: int) -> tuple[int, int] | None:
         if epoch >= self.last_epoch:
@@ -353,6 +426,7 @@ class SimLog:
         self.disk.on_truncation((self.topic_id, self.partition), offset)
         files.cache = [batch for batch in files.cache if batch.header.last_offset < offset]
         files.device = [batch for batch in files.device if batch.header.last_offset < offset]
+        files.rotten &= {batch.header.base_offset for batch in files.cache}
         files.generation += seen
         self.cuts += 1
         self.end_offset = max([self.start_offset, *(batch.header.next_offset for batch in files.cache[-1:])])
@@ -371,6 +445,7 @@ class SimLog:
         assert offset > self.end_offset
         files = self.files
         files.cache, files.device = [], []
+        files.rotten.clear()
         self.cuts += 1
         files.start_offset = self.start_offset = self.end_offset = self.flushed_end = offset
         files.recovery_point = offset
@@ -402,3 +477,4 @@ class SimLog:
         files.start_offset = self.start_offset = max(self.start_offset, offset)
         files.cache = [batch for batch in files.cache if batch.header.next_offset > offset]
         files.device = [batch for batch in files.device if batch.header.next_offset > offset]
+        files.rotten &= {batch.header.base_offset for batch in files.cache}

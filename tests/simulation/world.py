@@ -23,7 +23,7 @@ from tests.simulation.storage import Disk, Key
 
 TOPIC_ID = b"simulated-topic!"
 FAULTS_MS = 12_000
-HEAL_MS = 30_000
+HEAL_MS = 45_000  # more than the patience with replicas that may know more
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ def plan_of(seed: int) -> Plan:
     on_two = min_in_sync == 2 or (factor == 3 and min_in_sync == 0)
     faults["burn"] = dice.choice([0.0, 0.2]) if on_two else 0.0
     faults["bad_sector"] = dice.choice([0.0, 0.2]) if on_two and not faults["burn"] else 0.0
-    return Plan(
+    plan = Plan(
         machines=machines,
         partitions=dice.choice([1, 2, 3]),
         replication_factor=factor,
@@ -99,6 +99,8 @@ def plan_of(seed: int) -> Plan:
         grace_ms=dice.choice([100, 1500]),
         selects=dice.random() < 0.7,
     )
+    faults["rot"] = dice.choice([0.0, 0.3]) if on_two else 0.0
+    return plan
 
 
 @dataclass(slots=True)
@@ -124,6 +126,7 @@ class World:
         self.log: list[str] = []
         self.faulty = False
         self.burnt = False
+        self.rotten = 0
         self._incarnations = 0
         self._controllers = 0
         self.machines = self.plan.machines
@@ -140,6 +143,8 @@ class World:
         self.disks = {broker_id: broker.disk for broker_id, broker in self._brokers.items()}
         for broker_id, disk in self.disks.items():
             disk.on_truncation = partial(self._truncated, broker_id)
+            disk.on_refill = partial(self._refilled, broker_id)
+            disk.dies = partial(self._dies, broker_id)
         self.controller: SimController | None = None
         self._begin()
 
@@ -188,12 +193,37 @@ class World:
             record = decode_record(value)
             if isinstance(record, PartitionRecord):
                 record.check()
+                self._check_damaged(record)
+
+    def _check_damaged(self, record: PartitionRecord) -> None:
+        """A replica that gave up its seat for known damage does not come in sync with it again (I11)."""
+        for broker_id in record.replicas:
+            files = self.disks[broker_id].files.get((TOPIC_ID, record.partition))
+            if files is None or files.found_in is None:
+                continue
+            if files.left and broker_id in record.isr:
+                raise Violation(f"I11: broker-{broker_id} is in sync in {record.partition} with damage it knew of")
+            files.left = files.left or (broker_id not in record.seats and record.leader_epoch > files.found_in)
 
     def _truncated(self, broker_id: int, key: Key, offset: int) -> None:
         """A replica cuts its log: while it counts as in sync it never gives up what is committed."""
         record = self._partition_record(key[1])
         if record is not None and broker_id in record.isr and not self.lossy and self.history.mark[key] > offset:
             raise Violation(f"I5: broker-{broker_id} is in sync and cuts {key[1]} at {offset}")
+
+    def _refilled(self, broker_id: int, key: Key) -> None:
+        self.events["refill"] += 1
+        self.tell(f"broker-{broker_id}", f"begins {key[1]} anew")
+
+    def _dies(self, broker_id: int, name: str) -> bool:
+        """Whether a broker ends here, with the power of its machine if that may be cut."""
+        if not self.dice_says(name, 0.2):
+            return False
+        if self.plan.faults["power"]:
+            self.cut_power([self._brokers[broker_id].machine])
+        else:
+            self.kill_broker(broker_id)
+        return True
 
     # ---- beginning
 
@@ -297,6 +327,8 @@ class World:
                 self._burn()
             case "bad_sector":
                 self._bad_sector(chosen)
+            case "rot":
+                self._rot(chosen)
 
     def kill_broker(self, broker_id: int, restart_ms: int | None = None) -> None:
         process = self._brokers[broker_id].process
@@ -448,6 +480,16 @@ class World:
             self.tell(f"broker-{broker_id}", "its disk has a bad sector")
             self._brokers[broker_id].disk.bad_sector = True
 
+    def _rot(self, broker_id: int) -> None:
+        """Have some batches of one disk decay; on one disk a run."""
+        if self.burnt and not self.rotten:
+            return
+        self.burnt = True
+        self.rotten = self.rotten or broker_id
+        for key, files in self.disks[self.rotten].files.items():
+            if files.rot(self.schedule.dice.randrange):
+                self.tell(f"broker-{self.rotten}", f"its copy of {key[1]} decays at {sorted(files.rotten)}")
+
     # ---- running
 
     def run_until(self, until_ms: int) -> None:
@@ -498,7 +540,9 @@ class World:
         for index in range(self.plan.partitions):
             record = self._partition_record(index)
             assert record is not None
-            if record.leader == NO_LEADER or set(record.isr) != set(record.replicas) or record.eligible:
+            held = [(b, self.disks[b].files.get((TOPIC_ID, index))) for b in record.replicas]
+            rotten = [broker_id for broker_id, files in held if files is not None and files.rotten]
+            if record.leader == NO_LEADER or set(record.isr) != set(record.replicas) or record.eligible or rotten:
                 return f"partition {index} is {msgspec.json.encode(record).decode()}"
         waiting = [producer.name for producer in self.producers if producer.unresolved]
         if waiting:

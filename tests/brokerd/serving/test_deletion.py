@@ -22,7 +22,7 @@ def test_topics_deleted_while_they_are_flushed_harm_nobody(tmp_path: Path, proce
                 admin.delete_topics([name])
         with Producer(cluster.bootstrap) as producer:
             assert producer.send("stays", b"v").result(10).offset == 0
-        assert cluster.children["broker-1"].poll() is None, cluster.stderr()
+        assert cluster.children["broker-1"].poll() is None, cluster.log_tail()
     finally:
         processes.end()
         cluster.close()

@@ -18,6 +18,7 @@ class HandLog:
     def __init__(self, topic_id: bytes, partition: int, config: LogConfig) -> None:
         self.topic_id, self.partition, self.config = topic_id, partition, config
         self.leader_epoch = -1
+        self.damage = ""
         self.high_watermark = self.end_offset = 0
 
     def alter_config(self, config: LogConfig) -> None:
@@ -30,6 +31,7 @@ class HandLog:
 class HandDirectory:
     def __init__(self) -> None:
         self.refuse: StorageError | None = DiskFull("no room")
+        self.refills: set[tuple[bytes, int]] = set()
 
     def found(self) -> list[tuple[bytes, int]]:
         return []

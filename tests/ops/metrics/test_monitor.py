@@ -117,7 +117,8 @@ def test_the_health_of_replication_is_shown(appliance: FakeAppliance, start_moni
         followers=[FollowerStats(2, 40, 2500), FollowerStats(3, -1, 9000)],
     )
     healthy(appliance)
-    shrunk = broker(1, partitions=[lagging], replicas=4, replicas_offline=1, isr_shrinks_total=2, isr_expands_total=1)
+    counts = {"isr_shrinks_total": 2, "isr_expands_total": 1, "refills_total": 3}
+    shrunk = broker(1, partitions=[lagging], replicas=4, replicas_offline=1, **counts)
     appliance.say("broker-1", answer("broker-1", "broker", shrunk))
     elected = controller(elections={"broker_death": 5, "unclean": 1}, not_preferred=1)
     appliance.say("controller", answer("controller", "controller", elected))
@@ -136,6 +137,7 @@ def test_the_health_of_replication_is_shown(appliance: FakeAppliance, start_moni
     assert monitor.value("kafka_server_replicamanager_isrshrinks_total", broker="1") == 2
     assert monitor.value("kafka_server_replicamanager_isrexpands_total", broker="1") == 1
     assert monitor.value("forebay_offline_replicas", broker="1") == 1
+    assert monitor.value("forebay_refills_total", broker="1") == 3
     assert monitor.value("forebay_leader_elections_total", reason="broker_death") == 5
     assert monitor.value("kafka_controller_controllerstats_uncleanleaderelections_total") == 1
     assert monitor.value("kafka_controller_kafkacontroller_preferredreplicaimbalancecount") == 1

@@ -33,15 +33,18 @@ class GoOffline:
 
 
 @dataclass(frozen=True, slots=True)
-class Damaged:
-    """The log can't be read where it has to be."""
+class Refill:
+    """Leave, put the log aside, and copy the leader's from its start: nothing of it is of use, or it can't be read."""
 
     reason: str
 
 
+Action = Truncate | Restart | GoOffline | Refill
+
+
 def on_diverged(
     log: Log, epoch: int, end_offset: int, *, unclean_epoch: int = -1
-) -> Truncate | GoOffline | Damaged | None:
+) -> Truncate | GoOffline | Refill | None:
     """Decide what to do when the leader's log holds records up to `epoch` below `end_offset` alone.
 
     Args:
@@ -53,7 +56,7 @@ def on_diverged(
     """
     own = log.epoch_end(epoch)
     if own is None:
-        return Damaged(f"damage hides where leader epoch {epoch} ends in this log")
+        return Refill(f"damage hides where leader epoch {epoch} ends in this log")
     offset = min(end_offset, own[1])
     if offset >= log.end_offset:
         return None
@@ -62,9 +65,15 @@ def on_diverged(
             f"the leader's log ends epoch {epoch} at {end_offset}, this one has committed records up to "
             f"{log.high_watermark}"
         )
-    return Truncate(max(offset, log.start_offset))
+    if offset < log.start_offset:
+        return Refill(f"the leader's log ends at {end_offset}, before this one starts at {log.start_offset}")
+    return Truncate(offset)
 
 
-def on_out_of_range(log: Log, leader_start: int) -> Restart | None:
-    """Decide what to do when the leader's log starts behind where this one ends."""
-    return Restart(leader_start) if log.end_offset < leader_start else None
+def on_out_of_range(log: Log, leader_start: int) -> Restart | Refill | None:
+    """Decide what to do when the leader's log starts behind where this one ends, or does not go on from there."""
+    if log.end_offset < leader_start:
+        return Restart(leader_start)
+    if log.start_offset < log.end_offset:
+        return None  # where they part shows itself as a divergence
+    return Refill(f"the leader's log does not go on at {log.end_offset}, where this one, which is empty, starts")

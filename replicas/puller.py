@@ -15,7 +15,7 @@ from ingest.errors import CorruptBatch, LogDirOffline, StorageError, Unsupported
 from ingest.limits import LIMITS
 from ingest.wire.codes import ErrorCode
 from ingest.wire.messages import FetchedPartition, FetchPartition, FetchRequest, FetchResponse, FetchSession
-from replicas.follower import Damaged, GoOffline, Restart, Truncate, on_diverged, on_out_of_range
+from replicas.follower import Action, GoOffline, Refill, Truncate, on_diverged, on_out_of_range
 from replicas.log import Log
 from replicas.throttle import Throttle
 
@@ -77,13 +77,13 @@ class Pulled:
         appended: Partitions that got records, to be flushed where that is awaited, and how many bytes.
         changed: Partitions whose log was cut, or whose marks moved.
         offline: Partitions that can't be followed, with the reason.
-        damaged: Partitions whose own log can't be read, with the reason.
+        refill: Partitions whose log is of no use, with the reason.
     """
 
     appended: dict[Key, int] = field(default_factory=dict)
     changed: list[Key] = field(default_factory=list)
     offline: list[tuple[Key, str]] = field(default_factory=list)
-    damaged: list[tuple[Key, str]] = field(default_factory=list)
+    refill: list[tuple[Key, str]] = field(default_factory=list)
     records: int = 0
 
 
@@ -348,22 +348,15 @@ class Puller:
         if marks != (log.high_watermark, log.start_offset):
             pulled.changed.append(key)
 
-    def _act(
-        self,
-        key: Key,
-        followed: Followed,
-        action: Truncate | Restart | GoOffline | Damaged | None,
-        now_ms: int,
-        pulled: Pulled,
-    ) -> None:
+    def _act(self, key: Key, followed: Followed, action: Action | None, now_ms: int, pulled: Pulled) -> None:
         log = followed.log
         if isinstance(action, GoOffline):
             followed.offline = action.reason
             self._leave_out(key)
             pulled.offline.append((key, action.reason))
-        elif isinstance(action, Damaged):
+        elif isinstance(action, Refill):
             self._refuse(key, followed, now_ms)
-            pulled.damaged.append((key, action.reason))
+            pulled.refill.append((key, action.reason))
         elif action is None or log.flush_under_way:  # what is being flushed may be what has to go: ask again after that
             self._refuse(key, followed, now_ms)
         elif isinstance(action, Truncate):

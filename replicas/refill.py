@@ -15,7 +15,7 @@ from replicas.election import Electorate, S, forfeit, move, settle
 from replicas.state import NO_LEADER, PartitionState
 
 
-class Refill(Enum):
+class RefillStep(Enum):
     """The next step of a damaged replica."""
 
     WAIT = auto()  # nobody to refill from: nobody else has a seat, or nobody leads
@@ -23,17 +23,17 @@ class Refill(Enum):
     BEGIN = auto()  # put the old log aside, and follow from the leader's log start
 
 
-def next_step(broker: int, state: PartitionState, acted_epoch: int) -> Refill:
+def next_step(broker: int, state: PartitionState, acted_epoch: int) -> RefillStep:
     """Decide what a damaged replica may do.
 
     Args:
         acted_epoch: The last leader epoch under which this process led or followed with the damaged log; -1: none.
     """
     if not set(state.seats) - {broker}:
-        return Refill.WAIT
+        return RefillStep.WAIT
     if broker in state.seats or state.leader_epoch <= acted_epoch:
-        return Refill.LEAVE
-    return Refill.WAIT if state.leader == NO_LEADER else Refill.BEGIN
+        return RefillStep.LEAVE
+    return RefillStep.WAIT if state.leader == NO_LEADER else RefillStep.BEGIN
 
 
 def leave_for_refill(state: S, broker: int, electorate: Electorate) -> S | None:

@@ -16,7 +16,7 @@ from ingest.wire.codes import ErrorCode
 from ingest.wire.messages import DamagedReplica, LeaderlessEnd, LocalPartition, MetadataResponse, PartitionMetadata
 from replicas.domains import Domains, Place
 from replicas.puller import Followed, Puller, PullSettings
-from replicas.refill import Refill, next_step
+from replicas.refill import RefillStep, next_step
 from replicas.state import PartitionState
 from replicas.throttle import UNBOUNDED, Throttle, names_replica
 
@@ -174,7 +174,7 @@ class HostedPartitions:
         damaged = []
         for key in self._directory.refills:
             item = self._assigned.get(key) or self._unavailable.get(key)
-            if item is not None and self._next_step(item) == Refill.LEAVE:
+            if item is not None and self._next_step(item) == RefillStep.LEAVE:
                 damaged.append(DamagedReplica(*key, item.partition.partition_epoch))
         return damaged
 
@@ -272,7 +272,7 @@ class HostedPartitions:
     # ---- damage
 
     def damaged(self, key: Key, reason: str) -> None:
-        """Note that a replica can't be read in full: if there are others it will be refilled from its leader."""
+        """Note that a replica can't be read in full, or is of no use: if there are others it will be refilled."""
         found = self._assigned.get(key)
         if found is not None:
             self._damaged(found, reason)
@@ -283,7 +283,7 @@ class HostedPartitions:
             return
         if self._directory.mark_for_refill(*key, reason):  # else the next read finds it again
             self.damage_found += 1
-            log.error("a replica is damaged and will be refilled", topic=found.topic, partition=key[1], reason=reason)
+            log.error("a replica will be refilled", topic=found.topic, partition=key[1], reason=reason)
             self._marked.append(key)
             self.pending = True
 
@@ -298,7 +298,7 @@ class HostedPartitions:
         if reason:
             self.damaged(key, reason)
 
-    def _next_step(self, wanted: _Assigned) -> Refill:
+    def _next_step(self, wanted: _Assigned) -> RefillStep:
         hosted = self._hosted.get(wanted.key)
         acted_epoch = -1 if hosted is None else hosted.log.leader_epoch
         return next_step(self._broker_id, _state(wanted.partition), acted_epoch)
@@ -306,7 +306,7 @@ class HostedPartitions:
     def _refill(self, wanted: _Assigned, applied: Applied) -> None:
         """Put a damaged log aside once nothing counts on it any more; what follows makes an empty one."""
         key = wanted.key
-        if key not in self._directory.refills or self._next_step(wanted) != Refill.BEGIN:
+        if key not in self._directory.refills or self._next_step(wanted) != RefillStep.BEGIN:
             return
         self._stop_following(key)
         hosted = self._hosted.pop(key, None)
@@ -314,7 +314,7 @@ class HostedPartitions:
             self._end_leadership(key, hosted, applied)
         self._directory.begin_anew(*key)
         self.refills += 1
-        log.warning("a damaged replica is being refilled", topic=wanted.topic, partition=key[1])
+        log.warning("a replica is being refilled", topic=wanted.topic, partition=key[1])
 
     def _open(self, wanted: _Assigned, config: LogConfig) -> Partition:
         try:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from brokerd.serving.parked import ParkedFetch, ParkedProduce
 from ingest.errors import CorruptBatch
+from ingest.records.header import decode_header
 from ingest.wire.codes import ErrorCode
 from replicas.domains import Domains
 from replicas.leader import Leadership, ReplicaEnd
@@ -172,6 +173,18 @@ class Partition:
         if end is None or offset <= log.start_offset or (end[0] == last_epoch and end[1] >= offset):
             return None
         return end
+
+    def first_base(self) -> int:
+        """Return where the batch begins that holds the log start: a follower takes whole batches.
+
+        Raises:
+            CorruptBatch: it is damaged.
+        """
+        log = self.log
+        if log.start_offset == log.end_offset:
+            return log.start_offset
+        data = log.read(log.start_offset, 1, end=log.end_offset)
+        return min(log.start_offset, decode_header(data, 0).base_offset)
 
     def diverging_follower(self, offset: int, last_epoch: int) -> tuple[int, int] | None:
         """Return (epoch, end offset) where the log left that of a follower, which ends at `offset` in `last_epoch`.

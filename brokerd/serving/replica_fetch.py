@@ -18,6 +18,7 @@ from brokerd.serving.partition import Find, Partition
 from brokerd.serving.unsent import UnsentAnswers
 from ingest.errors import CorruptBatch, LogDirOffline, StorageError
 from ingest.limits import LIMITS
+from ingest.records.header import decode_header
 from ingest.wire.codes import ErrorCode
 from ingest.wire.frames import Request
 from ingest.wire.messages import FetchedPartition, FetchPartition, FetchRequest, FetchResponse, FetchSession
@@ -173,7 +174,7 @@ class ReplicaFetchRoom:
         session.news.pop(key, None)
         session.held.pop(key, None)
         found = self._find(*key)
-        if isinstance(found, ErrorCode) or _contradiction(found, item) is not None:
+        if isinstance(found, ErrorCode) or _is_contradicted(found, item):
             session.news[key] = None
             return
         end = ReplicaEnd(item.offset, min(item.flushed_end, item.offset))
@@ -284,11 +285,13 @@ class ReplicaFetchRoom:
             return self._failed(session, key, found), b""
         log = found.log
         marks = (log.high_watermark, log.start_offset, log.leader_epoch)
-        contradiction = _contradiction(found, position)
-        if contradiction == ErrorCode.CORRUPT_MESSAGE:
-            self.damaged[found] = f"{log.path}: damage hides where leader epoch {position.last_epoch} ends"
+        try:
+            contradiction = _contradiction(found, position)
+            start = found.first_base() if contradiction == ErrorCode.OFFSET_OUT_OF_RANGE else log.start_offset
+        except CorruptBatch as error:
+            return self._damaged(session, key, found, error), b""
         if isinstance(contradiction, ErrorCode):
-            return self._failed(session, key, contradiction, log.leader_epoch, log.start_offset), b""
+            return self._failed(session, key, contradiction, log.leader_epoch, start), b""
         if contradiction is not None:
             del session.positions[key]  # it comes back from where it has cut its log
             return FetchedPartition(*key, 0, *marks, -1, -1, -1, *contradiction), b""
@@ -304,19 +307,25 @@ class ReplicaFetchRoom:
         if not room:
             return FetchedPartition(*key, 0, *marks), None
         try:
-            data = log.read(position.offset, min(position.max_bytes, room), end=log.end_offset)
+            offset = max(position.offset, log.start_offset)
+            data = log.read(offset, min(position.max_bytes, room), end=log.end_offset)
         except CorruptBatch as error:
-            self.corrupt += 1
-            self.damaged[found] = str(error)
-            return self._failed(session, key, ErrorCode.CORRUPT_MESSAGE, log.leader_epoch), b""
+            return self._damaged(session, key, found, error), b""
         except LogDirOffline:
             raise
         except (StorageError, OSError):  # no descriptor left, a file gone: this read's trouble alone
             return self._failed(session, key, ErrorCode.KAFKA_STORAGE_ERROR, log.leader_epoch), b""
+        if decode_header(data, 0).base_offset < position.offset:  # its empty log starts amid a batch that was lost
+            return self._failed(session, key, ErrorCode.OFFSET_OUT_OF_RANGE, log.leader_epoch, log.start_offset), b""
         if throttled:
             self._throttle.spend(memoryview(data).nbytes, now_ms)
             session.throttled_ms = now_ms
         return FetchedPartition(*key, 0, *marks), data
+
+    def _damaged(self, session: _Session, key: Key, found: Partition, error: CorruptBatch) -> FetchedPartition:
+        self.corrupt += 1
+        self.damaged[found] = str(error)
+        return self._failed(session, key, ErrorCode.CORRUPT_MESSAGE, found.log.leader_epoch)
 
     def _failed(
         self, session: _Session, key: Key, code: ErrorCode, leader_epoch: int = -1, log_start: int = -1
@@ -326,15 +335,24 @@ class ReplicaFetchRoom:
         return FetchedPartition(*key, int(code), -1, log_start, leader_epoch)
 
 
+def _is_contradicted(found: Partition, item: FetchPartition) -> bool:
+    try:
+        return _contradiction(found, item) is not None
+    except CorruptBatch:
+        return True
+
+
 def _contradiction(found: Partition, item: FetchPartition) -> ErrorCode | tuple[int, int] | None:
-    """Return why a follower can't be served from its position, or (epoch, end offset) where its log diverges."""
+    """Return why a follower can't be served from its position, or (epoch, end offset) where its log diverges.
+
+    Raises:
+        CorruptBatch: damage hides it.
+    """
     code = ErrorCode.UNKNOWN_LEADER_EPOCH if item.leader_epoch < 0 else found.check_epoch(item.leader_epoch)
     if code:
         return code
     log = found.log
-    if item.offset < log.start_offset or (item.offset > log.end_offset and item.last_epoch < 0):
+    lacks_the_start = item.offset < log.start_offset and item.offset < found.first_base()
+    if lacks_the_start or (item.offset > log.end_offset and item.last_epoch < 0):
         return ErrorCode.OFFSET_OUT_OF_RANGE
-    try:
-        return found.diverging_follower(item.offset, item.last_epoch)
-    except CorruptBatch:
-        return ErrorCode.CORRUPT_MESSAGE
+    return found.diverging_follower(item.offset, item.last_epoch)

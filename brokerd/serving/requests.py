@@ -389,7 +389,7 @@ class RequestHandler:
         for key, reason in pulled.offline:
             hosted = self.partitions.hosted(*key)
             log.error("a replica can't be followed", topic=hosted and hosted.topic, partition=key[1], reason=reason)
-        for key, reason in pulled.damaged:
+        for key, reason in pulled.refill:
             self.partitions.damaged(key, reason)
 
     def broker(self, broker_id: int) -> BrokerMetadata | None:

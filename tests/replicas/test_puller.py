@@ -10,7 +10,7 @@ from brokerd.storage.config import LogConfig
 from ingest.records.batch import encode_batch
 from ingest.wire.codes import ErrorCode
 from ingest.wire.messages import FetchedPartition, FetchRequest, FetchResponse
-from replicas.follower import GoOffline, Restart, Truncate, on_diverged, on_out_of_range
+from replicas.follower import GoOffline, Refill, Restart, Truncate, on_diverged, on_out_of_range
 from replicas.puller import Followed, Puller, PullSettings
 from replicas.throttle import PORTION_MS, Throttle
 from tests.simulation.storage import Disk, Files, SimLog
@@ -246,3 +246,34 @@ def test_what_is_in_sync_is_not_throttled(leader: Leader) -> None:
     following.puller.set_throttled(KEY, False)
     assert following.puller.deadline_ms() == 0
     assert following.request(0)[1].partitions
+
+
+def test_a_log_that_starts_behind_the_leaders_end_is_refilled_only_after_an_unclean_election() -> None:
+    leader = Leader()
+    leader.append(5)
+    log = leader.log
+    log.flushed(log.flush().run())
+    log.advance_high_watermark(5)
+    log.delete_records(4)
+    assert isinstance(on_diverged(log, 1, 2), GoOffline)
+    assert isinstance(on_diverged(log, 1, 2, unclean_epoch=2), Refill)
+    assert isinstance(on_diverged(log, 0, 2, unclean_epoch=2), Refill)
+    assert on_diverged(log, 1, 4, unclean_epoch=2) == Truncate(4)
+    empty = SimLog(Disk(1), Files(start_offset=4), *KEY, LogConfig())
+    assert isinstance(on_out_of_range(empty, 0), Refill), "it has nothing to lose"
+    assert isinstance(on_diverged(empty, -1, 2), GoOffline)
+    assert isinstance(on_diverged(empty, -1, 2, unclean_epoch=2), Refill)
+
+
+def test_a_follower_whose_log_is_of_no_use_tells_so_and_asks_again_later(leader: Leader) -> None:
+    following = Following()
+    following.take(following.request()[0], leader.answer(0, mark=3))
+    following.flush()
+    following.log.delete_records(3)
+    following.followed.unclean_epoch = 2
+    number, _ = following.request()
+    behind = leader.answer(3, diverging_epoch=1, diverging_end_offset=1)
+    assert [key for key, _ in following.take(number, behind).refill] == [KEY]
+    assert following.log.end_offset == 3, "nothing is dropped before the replica has left"
+    assert following.puller.request(7, 0) is None
+    assert following.request(1000)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from replicas.domains import Domains, Place
-from replicas.refill import Refill, leave_for_refill, leave_for_space, next_step
+from replicas.refill import RefillStep, leave_for_refill, leave_for_space, next_step
 from replicas.state import NO_LEADER
 from tests.replicas.states import electorate, leaderless, state
 
@@ -11,17 +11,17 @@ from tests.replicas.states import electorate, leaderless, state
 def test_a_damaged_replica_begins_anew_only_without_a_seat_and_in_a_later_leader_epoch() -> None:
     seated = state(leader_epoch=5)
     left = state(isr=(1, 3), leader_epoch=6)
-    assert next_step(2, seated, 5) == Refill.LEAVE
-    assert next_step(2, state(isr=(1,), eligible=[2, 3], leader_epoch=6), 5) == Refill.LEAVE
-    assert next_step(2, left, 6) == Refill.LEAVE, "what it said in this epoch of its old log may still count"
-    assert next_step(2, left, 5) == Refill.BEGIN
-    assert next_step(2, left, -1) == Refill.BEGIN, "another incarnation: nothing of the last one counts"
+    assert next_step(2, seated, 5) == RefillStep.LEAVE
+    assert next_step(2, state(isr=(1,), eligible=[2, 3], leader_epoch=6), 5) == RefillStep.LEAVE
+    assert next_step(2, left, 6) == RefillStep.LEAVE, "what it said in this epoch of its old log may still count"
+    assert next_step(2, left, 5) == RefillStep.BEGIN
+    assert next_step(2, left, -1) == RefillStep.BEGIN, "another incarnation: nothing of the last one counts"
 
 
 def test_a_damaged_replica_keeps_what_it_has_while_there_is_nobody_to_refill_from() -> None:
-    assert next_step(1, state(replicas=(1,)), 5) == Refill.WAIT
-    assert next_step(1, state(isr=(1,)), 5) == Refill.WAIT
-    assert next_step(1, leaderless(eligible=[2], leader_epoch=9), 5) == Refill.WAIT
+    assert next_step(1, state(replicas=(1,)), 5) == RefillStep.WAIT
+    assert next_step(1, state(isr=(1,)), 5) == RefillStep.WAIT
+    assert next_step(1, leaderless(eligible=[2], leader_epoch=9), 5) == RefillStep.WAIT
 
 
 def test_a_damaged_follower_gives_up_its_seat_and_the_leader_stays() -> None:

@@ -239,6 +239,13 @@ class SimReader(Client):
 
     def _take(self, key: Key, result: Any, payload: Any) -> None:
         lossy = self.world.lossy
+        start = result.log_start_offset
+        if (
+            result.error_code == ErrorCode.OFFSET_OUT_OF_RANGE
+            and self.position < start <= self.world.history.trimmed[key]
+        ):
+            self.position, self._last_epoch = start, -1
+            return
         if result.error_code == ErrorCode.OFFSET_OUT_OF_RANGE and self.world.history.mark[key] >= self.position:
             if not lossy:
                 raise Violation(f"I19: {self.name} at {self.position} is told that it is out of range")

@@ -24,6 +24,7 @@ class History:
         self.committed: dict[Key, dict[int, Batch]] = defaultdict(dict)
         self.lossy = False  # from now on nothing is promised but one leader an epoch
         self.mark: Counter[Key] = Counter()
+        self.trimmed: Counter[Key] = Counter()  # what lies below was deleted by request
         self.acked: dict[Key, dict[bytes, int]] = defaultdict(dict)
         self.failed: set[bytes] = set()
         self.leaders: dict[tuple[Key, int], tuple[str, int]] = {}
@@ -44,6 +45,8 @@ class History:
             return
         held = {batch.header.base_offset: batch for batch in batches}
         for offset, batch in self.committed[key].items():
+            if batch.header.next_offset <= self.trimmed[key]:
+                continue
             if offset not in held or held[offset].data != batch.data:
                 raise Violation(f"I6: {broker} leads {key[1]} without the committed batch at {offset}")
 
@@ -101,6 +104,17 @@ class History:
         if known is None or known.data != batch.data:
             raise Violation(f"I5: {where} read at {key[1]}@{offset} what is not committed")
 
+    def check_same(self, partition: int, copies: list[list[Batch]]) -> None:
+        """After all faults: where two replicas in sync both hold something, they hold the same (I5)."""
+        for other in copies[1:]:
+            start = max(batches[0].header.base_offset if batches else 0 for batches in (copies[0], other))
+            end = min(batches[-1].header.next_offset if batches else 0 for batches in (copies[0], other))
+            mine, theirs = (
+                [b.data for b in batches if start <= b.header.base_offset < end] for batches in (copies[0], other)
+            )
+            if mine != theirs:
+                raise Violation(f"I5: replicas of {partition} differ in {start}..{end}")
+
     def check_whole(self, key: Key, batches: list[Batch], where: str) -> None:
         """After all faults: a replica in sync holds every acknowledged record where it was acknowledged (I1, I2)."""
         held = {
@@ -109,7 +123,7 @@ class History:
             for index, value in enumerate(values_of(batch.header, batch.data))
         }
         for value, offset in self.acked[key].items():
-            if held.get(value) != offset:
+            if held.get(value) != offset and offset >= self.trimmed[key]:
                 raise Violation(f"I1: {where} lacks {value!r}, acknowledged at {offset}; it has {held.get(value)}")
 
 

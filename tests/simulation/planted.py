@@ -15,6 +15,7 @@ import brokerd.control.registration as registration
 import brokerd.control.relief as relief
 import brokerd.serving.hosted as hosted
 import replicas.election as election
+import replicas.follower as follower
 import replicas.puller as puller_module
 from brokerd.serving.fetch import FetchRoom
 import replicas.refill as refill
@@ -25,10 +26,10 @@ from brokerd.serving.replica_fetch import ReplicaFetchRoom
 from ingest.wire.codes import ErrorCode
 from replicas.domains import Domains
 from replicas.election import Chosen, Electorate
-from replicas.follower import Truncate
+from replicas.follower import Refill, Truncate
 from replicas.leader import Leadership, ReplicaEnd
 from replicas.puller import Puller
-from replicas.refill import Refill
+from replicas.refill import RefillStep
 from replicas.state import PartitionState
 from tests.simulation.controller import Store
 from tests.simulation.storage import Flush, SimDirectory, SimLog
@@ -420,8 +421,8 @@ ROT = {"faults": {**NO_FAULTS, "rot": 0.8, "chase": 0.3}, "min_in_sync": 2, "dur
 def refill_keeps_its_seat_until_after_the_move(patch: pytest.MonkeyPatch) -> None:
     """C6: a damaged replica begins anew while it counts as in sync."""
 
-    def next_step(broker: int, state: PartitionState, acted_epoch: int) -> Refill:
-        return Refill.BEGIN if state.leader not in (-1, broker) else refill.next_step(broker, state, acted_epoch)
+    def next_step(broker: int, state: PartitionState, acted_epoch: int) -> RefillStep:
+        return RefillStep.BEGIN if state.leader not in (-1, broker) else refill.next_step(broker, state, acted_epoch)
 
     patch.setattr(hosted, "next_step", next_step)
 
@@ -453,6 +454,28 @@ def refill_within_a_leader_epoch(patch: pytest.MonkeyPatch) -> None:
 def damage_skipped_though_another_has_the_records(patch: pytest.MonkeyPatch) -> None:
     """I19: a consumer is sent behind damage that a refill would heal."""
     patch.setattr(Partition, "is_alone", property(lambda self: True))
+
+
+@plant(faults={**NO_FAULTS, "trim": 0.8, "stop": 0.6}, lag_max_ms=300)
+def follower_begins_amid_a_batch(patch: pytest.MonkeyPatch) -> None:
+    """C18: a follower that lacks what was deleted begins at the log start, where the leader has no batch to give."""
+    patch.setattr(Partition, "first_base", lambda self: self.log.start_offset)
+
+
+@plant(faults={**NO_FAULTS, "unclean": 0.5}, lag_max_ms=300, partitions=1)
+def log_start_kept_behind_the_leaders_end(patch: pytest.MonkeyPatch) -> None:
+    """C18: after an unclean election a follower cuts its log to its own start, which lies behind the leader's end."""
+
+    def on_diverged(log: Any, epoch: int, end_offset: int, *, unclean_epoch: int = -1) -> Any:
+        action = follower.on_diverged(log, epoch, end_offset, unclean_epoch=unclean_epoch)
+        return Truncate(log.start_offset) if isinstance(action, Refill) else action
+
+    def on_out_of_range(log: Any, leader_start: int) -> Any:
+        action = follower.on_out_of_range(log, leader_start)
+        return None if isinstance(action, Refill) else action
+
+    patch.setattr(puller_module, "on_diverged", on_diverged)
+    patch.setattr(puller_module, "on_out_of_range", on_out_of_range)
 
 
 # A seed that finds each, the first of fifty that were tried: 0 to 49, 50 to 99 and so on. The real code passes on it.
@@ -487,6 +510,8 @@ SEEDS = {
     "refill_mark_not_flushed": 4,
     "refill_within_a_leader_epoch": 9,
     "damage_skipped_though_another_has_the_records": 13,
+    "follower_begins_amid_a_batch": 0,
+    "log_start_kept_behind_the_leaders_end": 1,
 }
 
 

@@ -10,7 +10,13 @@ import msgspec
 
 from brokerd.control.events import Received
 from brokerd.control.records import PartitionRecord, Put, TopicRecord, VersionRecord, decode_record
-from ingest.wire.messages import AlterPartitionReassignmentsRequest, Reassignment
+from brokerd.serving.partition import Partition
+from ingest.wire.messages import (
+    AlterPartitionReassignmentsRequest,
+    ElectionType,
+    ElectLeadersRequest,
+    Reassignment,
+)
 from replicas.state import NO_LEADER
 from tests.simulation.broker import SimBroker
 from tests.simulation.clients import LocalReader, NearReader, SimProducer, SimReader
@@ -100,6 +106,8 @@ def plan_of(seed: int) -> Plan:
         selects=dice.random() < 0.7,
     )
     faults["rot"] = dice.choice([0.0, 0.3]) if on_two else 0.0
+    faults["trim"] = dice.choice([0.0, 0.0, 0.2])
+    faults["unclean"] = dice.choice([0.0] * 9 + [0.2])
     return plan
 
 
@@ -329,6 +337,10 @@ class World:
                 self._bad_sector(chosen)
             case "rot":
                 self._rot(chosen)
+            case "trim":
+                self._trim(dice.randrange(self.plan.partitions))
+            case "unclean":
+                self._lose_all_but_one(dice.randrange(self.plan.partitions))
 
     def kill_broker(self, broker_id: int, restart_ms: int | None = None) -> None:
         process = self._brokers[broker_id].process
@@ -490,6 +502,49 @@ class World:
             if files.rot(self.schedule.dice.randrange):
                 self.tell(f"broker-{self.rotten}", f"its copy of {key[1]} decays at {sorted(files.rotten)}")
 
+    def _trim(self, index: int) -> None:
+        """Delete the oldest records of a partition, as an administrator does."""
+        record = self._partition_record(index)
+        process = None if record is None or record.leader == NO_LEADER else self._brokers[record.leader].process
+        if process is None or not process.alive or process.stopped:
+            return
+        key = (TOPIC_ID, index)
+        found = process.handler.partitions.find(*key)
+        if isinstance(found, Partition) and found.log.high_watermark > found.log.start_offset:
+            offset = self.schedule.dice.randrange(found.log.start_offset, found.log.high_watermark) + 1
+            self.tell(process.name, f"deletes {index} up to {offset}")
+            self.history.trimmed[key] = max(self.history.trimmed[key], offset)
+            found.log.delete_records(offset)
+
+    def _lose_all_but_one(self, index: int) -> None:
+        """Have one replica stand still until it lacks much and the others have deleted it, and then all others die.
+
+        An administrator has it lead all the same: what is lost then is lost, but all replicas agree again.
+        """
+        record = self._partition_record(index)
+        if record is None or len(record.isr) < 2:
+            return
+        left = self._brokers[record.isr[-1]].process
+        behind_ms = self.plan.lag_max_ms + 1500
+        self._stop(left, behind_ms + 500)
+        self.schedule.after(behind_ms, lambda: self._trim(index))
+
+        def elect() -> None:
+            controller = self.controller
+            if controller is not None and controller.alive and not controller.stopped:
+                self.tell("operator", "has anyone lead")
+                self.history.lossy = True
+                request = ElectLeadersRequest(int(ElectionType.UNCLEAN), None)
+                controller.take(lambda: controller.step(Received(b"operator/0/0", 0, 1000, request)))
+
+        def die() -> None:
+            for broker_id in record.replicas:
+                if self._brokers[broker_id].process is not left:
+                    self.kill_broker(broker_id, 5000)
+            self.schedule.after(1500, elect)
+
+        self.schedule.after(behind_ms + 400, die)
+
     # ---- running
 
     def run_until(self, until_ms: int) -> None:
@@ -555,7 +610,12 @@ class World:
         return ""
 
     def check(self) -> None:
-        """After all has healed: every replica in sync holds every acknowledged record."""
+        """After all has healed: every replica in sync holds every acknowledged record, and the bytes are the same."""
+        for index in range(self.plan.partitions):
+            record = self._partition_record(index)
+            assert record is not None
+            copies = [self.disks[broker_id].files.get((TOPIC_ID, index)) for broker_id in record.isr]
+            self.history.check_same(index, [files.cache if files else [] for files in copies])
         if self.lossy:
             return
         for key in self.history.acked:

@@ -162,7 +162,7 @@ class Controller:
         self._resettle = False  # whether partitions may not be as they should be, for want of a commit
         self._look_at_leaders()
         self._came_ms = now_ms  # when a broker was heard for the first time, the last of them
-        self._rebalance_ms = now_ms + self._rebalance_every_ms()
+        self._rebalanced_ms = now_ms
         self.elections: Counter[str] = Counter()
         self.election_seconds = LatencyRecorder()
         self._committing_since_ms = now_ms
@@ -210,7 +210,7 @@ class Controller:
             times.append(self._retry_ms)
         if self.leaderless and self._stepped_ms < self._came_ms + PATIENCE_MS:
             times.append(self._came_ms + PATIENCE_MS)
-        times.append(max(self._rebalance_ms, self._retry_ms))
+        times.append(max(self._rebalance_due_ms(), self._retry_ms))
         return min(times, default=None)
 
     @property
@@ -340,13 +340,13 @@ class Controller:
             return effects + self._mark_dead(expired, "nothing heard of it for the session time", now_ms)
         if self.leaderless and self._came_ms + PATIENCE_MS <= now_ms < self._came_ms + PATIENCE_MS + STALL_MS:
             self._resettle = True
-        if now_ms >= self._rebalance_ms:
-            self._rebalance_ms = now_ms + self._rebalance_every_ms()
+        if now_ms >= self._rebalance_due_ms():
+            self._rebalanced_ms = now_ms
             return effects + self._rebalance(now_ms)
         return effects
 
-    def _rebalance_every_ms(self) -> int:
-        return self._view.configs.number("leader.imbalance.check.interval.seconds") * 1000
+    def _rebalance_due_ms(self) -> int:
+        return self._rebalanced_ms + self._view.configs.number("leader.imbalance.check.interval.seconds") * 1000
 
     def _rebalance(self, now_ms: int) -> list[Effect]:
         """Give leadership back to preferred leaders that lack too much of it."""

@@ -14,10 +14,14 @@ import pytest
 
 from brokerd.serving.stats import BrokerStats
 from brokerd.storage.disk import EXTENT_BYTES_MIN
+from ingest import Admin, Producer
 from ingest.wire.codes import ErrorCode
+from ingest.wire.messages import ResourceType
 from ops.metrics.stats import MonitorStats
 from tests.brokerd.storage.mounts import ext4, make_ext4, tmpfs
+from tests.cluster import running_cluster
 from tests.faults.appliance import TOPIC, ProcessTree, await_value
+from tests.faults.copies import compare_copies
 from tests.faults.fleet import Fleet
 from tests.faults.history import History
 from tests.faults.native import FIRST_SOURCE, NativeProducer
@@ -168,7 +172,7 @@ def test_an_appliance_starts_on_a_full_disk_and_serves_what_it_has(tmp_path: Pat
 
 @pytest.mark.timeout(200)
 @pytest.mark.needs("tmpfs_mount")
-def test_of_three_copies_one_on_a_full_disk_holds_up_only_what_it_leads(tmp_path: Path) -> None:
+def test_of_three_copies_one_on_a_full_disk_hands_over_and_all_goes_on(tmp_path: Path) -> None:
     tree = ProcessTree(tmp_path / "data")
     with ExitStack() as stack:
         mounts = {  # three disks: what is left when one is full is enough copies
@@ -179,28 +183,25 @@ def test_of_three_copies_one_on_a_full_disk_holds_up_only_what_it_leads(tmp_path
         tree.up()
         trial = stack.enter_context(Trial(tree, random.randrange(10**9)))
         trial.fleet.await_more(500)
-        homes = trial.history.homes(read_back(tree.bootstrap, TOPIC, local=True))
-        led = {item.partition for item in trial.partitions() if item.leader == FULL}
+        assert any(item.leader == FULL for item in trial.partitions())
         pids = {name: tree.pid(name) for name in tree.names()}
 
         filler, began = fill(mounts[FULL]), time.monotonic()
         await_value(lambda: refusals(tree) > 0, "a refusal to a producer", 30, tree.log_tail)
         refused_s = time.monotonic() - began
         await_value(
-            lambda: all(FULL not in item.isr for item in trial.partitions() if item.leader != FULL),
-            "the full one to be out of sync elsewhere",
+            lambda: all(FULL != item.leader and FULL not in item.isr for item in trial.partitions()),
+            "the full one to lead nothing and hold up nothing",
             30,
             tree.log_tail,
         )
         before = trial.history.acknowledged_so_far()
-        elsewhere = [source for source, home in homes.items() if home not in led]
-        assert 0 < len(elsewhere) < len(homes)
 
         def go_on() -> bool:
             now = trial.history.acknowledged_so_far()
-            return all(len(now[source]) > len(before[source]) for source in elsewhere)
+            return all(len(now[source]) > len(before[source]) for source in before)
 
-        await_value(go_on, "what others lead to go on", 10, tree.log_tail)
+        await_value(go_on, "everything to go on", 10, tree.log_tail)
         values = read_back(tree.bootstrap, TOPIC, local=True)
         assert trial.history.check(values, before) == [], "an acknowledged record can't be read while the disk is full"
 
@@ -208,7 +209,40 @@ def test_of_three_copies_one_on_a_full_disk_holds_up_only_what_it_leads(tmp_path
         filler.unlink()
         freed = time.monotonic()
         trial.await_in_sync()
-        print(f"refused after {refused_s:.1f} s, others go on {out_of_sync_s:.1f} s later", end=", ")
+        print(f"refused after {refused_s:.1f} s, all goes on {out_of_sync_s:.1f} s later", end=", ")
         print(f"whole {time.monotonic() - freed:.1f} s after there was room")
         trial.judge()
         assert {name: tree.pid(name) for name in tree.names()} == pids, "somebody was restarted"
+
+
+@pytest.mark.needs("tmpfs_mount")
+def test_a_leader_without_room_hands_over_and_leads_again_once_it_has_some(tmp_path: Path) -> None:
+    mount = tmp_path / "brokers" / str(FULL)
+    with tmpfs(mount, f"{SIZE_BYTES}"), running_cluster(tmp_path, brokers=3) as cluster:
+        with Admin(cluster.bootstrap) as admin:
+            admin.create_topic(TOPIC, 1, 2, configs={"segment.bytes": "65536", "min.insync.replicas": "1"})
+            admin.alter_configs("", {"leader.imbalance.check.interval.seconds": "1"}, ResourceType.BROKER)
+            admin.reassign({(TOPIC, 0): [FULL, ROOMY]})
+
+        def leads(broker: int) -> bool:
+            with Admin(cluster.bootstrap) as admin:
+                (partition,) = admin.describe_topic(TOPIC).partitions
+            return (partition.leader, partition.replicas, sorted(partition.isr)) == (broker, [FULL, ROOMY], [1, 2])
+
+        await_value(lambda: leads(FULL), f"broker {FULL} to lead", 30, cluster.log_tail)
+        with Producer(cluster.bootstrap) as producer:
+            sent = [producer.send(TOPIC, b"%d" % number).result(30) for number in range(10)]
+            filler = fill(mount)
+            began = time.monotonic()
+            deliveries = [producer.send(TOPIC, b"%d:" % number + bytes(20_000)) for number in range(100)]
+            for delivery in deliveries:
+                delivery.result(30)
+            print(f"all acknowledged {time.monotonic() - began:.2f} s after the disk was full")
+            with Admin(cluster.bootstrap) as admin:
+                assert admin.describe_topic(TOPIC).partitions[0].leader == ROOMY
+            filler.unlink()
+            await_value(lambda: leads(FULL), f"broker {FULL} to lead again", 30, cluster.log_tail)
+            assert producer.send(TOPIC, b"behind").result(30).offset == len(sent) + len(deliveries)
+        (values,) = read_back(cluster.bootstrap, TOPIC, local=False).values()
+        assert len(values) == len(sent) + len(deliveries) + 1
+        assert compare_copies(cluster, TOPIC) == []

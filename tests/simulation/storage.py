@@ -18,7 +18,7 @@ from brokerd.storage.producer_state import ProducerState
 from brokerd.storage.replicated import check_replicated
 from brokerd.storage.retention import SealedSegment, count_expired
 from brokerd.storage.staging import stage
-from ingest.errors import LogDirOffline
+from ingest.errors import DiskFull, LogDirOffline
 from ingest.records.header import BatchHeader, verify_header
 
 if TYPE_CHECKING:
@@ -349,6 +349,8 @@ class SimLog:
         return sum(header.record_count for _, header in found)
 
     def _add(self, data: bytes, positions: list[int]) -> None:
+        if self.disk.full:
+            raise DiskFull("no room")
         for position, end in zip(positions, [*positions[1:], len(data)], strict=True):
             header = verify_header(data, position)
             self.files.cache.append(Batch(header, data[position:end]))

@@ -108,6 +108,7 @@ def plan_of(seed: int) -> Plan:
     faults["rot"] = dice.choice([0.0, 0.3]) if on_two else 0.0
     faults["trim"] = dice.choice([0.0, 0.0, 0.2])
     faults["unclean"] = dice.choice([0.0] * 9 + [0.2])
+    faults["full"] = dice.choice([0.0, 0.0, 0.2])
     return plan
 
 
@@ -339,6 +340,8 @@ class World:
                 self._rot(chosen)
             case "trim":
                 self._trim(dice.randrange(self.plan.partitions))
+            case "full":
+                self._fill(chosen, dice.randrange(500, 6000))
             case "unclean":
                 self._lose_all_but_one(dice.randrange(self.plan.partitions))
 
@@ -516,6 +519,12 @@ class World:
             self.history.trimmed[key] = max(self.history.trimmed[key], offset)
             found.log.delete_records(offset)
 
+    def _fill(self, broker_id: int, ms: int) -> None:
+        self.tell(f"broker-{broker_id}", f"its disk is full for {ms} ms")
+        disk = self._brokers[broker_id].disk
+        disk.full = True
+        self.schedule.after(ms, partial(setattr, disk, "full", False))
+
     def _lose_all_but_one(self, index: int) -> None:
         """Have one replica stand still until it lacks much and the others have deleted it, and then all others die.
 
@@ -570,6 +579,7 @@ class World:
         self.network.lost = 0.0
         self.dead_machines.clear()
         for broker in self._brokers.values():
+            broker.disk.full = False
             if broker.process is not None and broker.process.alive:
                 broker.process.disk.failing = False
         for process in list(self.network.processes.values()):

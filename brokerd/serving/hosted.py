@@ -303,11 +303,11 @@ class HostedPartitions:
         acted_epoch = -1 if hosted is None else hosted.log.leader_epoch
         return next_step(self._broker_id, _state(wanted.partition), acted_epoch)
 
-    def _refill(self, wanted: _Assigned, applied: Applied) -> None:
-        """Put a damaged log aside once nothing counts on it any more; what follows makes an empty one."""
+    def _refill(self, wanted: _Assigned, applied: Applied) -> bool:
+        """Put a damaged log aside if nothing counts on it any more; tell whether the next one begins empty."""
         key = wanted.key
         if key not in self._directory.refills or self._next_step(wanted) != RefillStep.BEGIN:
-            return
+            return False
         self._stop_following(key)
         hosted = self._hosted.pop(key, None)
         if hosted is not None:
@@ -315,6 +315,7 @@ class HostedPartitions:
         self._directory.begin_anew(*key)
         self.refills += 1
         log.warning("a replica is being refilled", topic=wanted.topic, partition=key[1])
+        return True
 
     def _open(self, wanted: _Assigned, config: LogConfig) -> Partition:
         try:
@@ -335,6 +336,8 @@ class HostedPartitions:
         config = LogConfig.from_topic_configs(wanted.configs)
         if hosted is None:
             hosted = self._hosted[key] = self._open(wanted, config)
+            if self._refill(wanted, applied):  # recovery has found damage that nobody counts on
+                hosted = self._hosted[key] = self._open(wanted, config)
         elif hosted.log.config != config:
             hosted.log.alter_config(config)
         listed = wanted.configs.get("leader.replication.throttled.replicas", "")

@@ -11,6 +11,7 @@ from brokerd.serving.controller_link import (
     HEARTBEAT_WAIT_MS,
     REGISTRATION_TIMEOUT_MS,
     RETRY_MS,
+    Complaints,
     ControllerLink,
     Effect,
     Forwarded,
@@ -32,11 +33,14 @@ from ingest.wire.messages import (
     BrokerRegistrationRequest,
     BrokerRegistrationResponse,
     CreateTopicsRequest,
+    DamagedReplica,
+    LeaderlessEnd,
     Message,
     MetadataResponse,
     NewTopic,
 )
 
+COMPLAINTS = Complaints([LeaderlessEnd(b"t" * 16, 0, 3, 2, 9)], [DamagedReplica(b"t" * 16, 1, 4)], True)
 BROKER = BrokerMetadata(1, -1, ["ipc:///x"], "m", "/d", "/p", 7)
 
 
@@ -192,3 +196,21 @@ def test_an_answer_that_can_not_be_read_is_asked_for_again() -> None:
     response = Response(heartbeat.correlation_id, 0, "", msgspec.Raw(b"\xc3"), [])
     assert link.on_response(response, 5) == []
     assert [type(effect) for effect in link.tick(1000)] == [Send]
+
+
+def test_what_is_not_as_it_should_be_goes_with_each_heartbeat_and_with_one_of_its_own() -> None:
+    complaints = Complaints()
+    link = ControllerLink(1, lambda: BrokerRegistrationRequest(BROKER, "c", []), lambda: complaints)
+    assert link.report(0) == [], "nobody listens yet"
+    (registration,) = sent(link.tick(0))
+    (waiting,) = sent(link.on_response(answer(registration, BrokerRegistrationResponse(4, 10, 1)), 1))
+    complaints = COMPLAINTS
+    (now,) = sent(link.report(2))
+    for beat, said in ((waiting.body, Complaints()), (now.body, COMPLAINTS)):
+        assert Complaints(beat.leaderless, beat.damaged, beat.disk_full) == said
+    metadata = MetadataResponse("c", 10, 1, [], [])
+    assert sent(link.on_response(answer(waiting, metadata), 3)) == [], "one waits already"
+    assert sent(link.on_response(answer(now, metadata), 4)) == [], "what has come is not in force"
+    (behind,) = sent(link.tick(4 + HEARTBEAT_WAIT_MS))
+    assert behind.body.leaderless == [], "those are of the version in force"
+    assert behind.body.damaged == COMPLAINTS.damaged

@@ -190,7 +190,7 @@ def test_of_three_copies_one_on_a_full_disk_hands_over_and_all_goes_on(tmp_path:
         await_value(lambda: refusals(tree) > 0, "a refusal to a producer", 30, tree.log_tail)
         refused_s = time.monotonic() - began
         await_value(
-            lambda: all(FULL != item.leader and FULL not in item.isr for item in trial.partitions()),
+            lambda: all(item.leader != FULL and FULL not in item.isr for item in trial.partitions()),
             "the full one to lead nothing and hold up nothing",
             30,
             tree.log_tail,

@@ -17,8 +17,8 @@ import brokerd.serving.hosted as hosted
 import replicas.election as election
 import replicas.follower as follower
 import replicas.puller as puller_module
-from brokerd.serving.fetch import FetchRoom
 import replicas.refill as refill
+from brokerd.serving.fetch import FetchRoom
 from brokerd.serving.hosted import HostedPartitions
 from brokerd.serving.partition import Partition
 from brokerd.serving.produce import ProduceRoom

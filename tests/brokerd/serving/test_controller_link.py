@@ -208,9 +208,8 @@ def test_what_is_not_as_it_should_be_goes_with_each_heartbeat_and_with_one_of_it
     (now,) = sent(link.report(2))
     for beat, said in ((waiting.body, Complaints()), (now.body, COMPLAINTS)):
         assert Complaints(beat.leaderless, beat.damaged, beat.disk_full) == said
-    metadata = MetadataResponse("c", 10, 1, [], [])
-    assert sent(link.on_response(answer(waiting, metadata), 3)) == [], "one waits already"
-    assert sent(link.on_response(answer(now, metadata), 4)) == [], "what has come is not in force"
+    assert sent(link.on_response(answer(waiting, metadata(10)), 3)) == [], "one waits already"
+    assert sent(link.on_response(answer(now, metadata(10)), 4)) == [], "what has come is not in force"
     (behind,) = sent(link.tick(4 + HEARTBEAT_WAIT_MS))
     assert behind.body.leaderless == [], "those are of the version in force"
     assert behind.body.damaged == COMPLAINTS.damaged

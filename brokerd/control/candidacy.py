@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
-
-import structlog
 
 from brokerd.control.config import ControllerConfig, ZookeeperConfig
 from brokerd.control.embedded import EmbeddedStore
 from brokerd.control.guide import Guide
-from brokerd.control.lock import ControllerLock
+from brokerd.control.lock import IN_ZOOKEEPER, ControllerLock
 from brokerd.control.store import MetadataStore
 from brokerd.control.zookeeper.store import ZookeeperStore
 from ingest.errors import StorageError
 from ingest.lifeline import Lifeline
-
-log = structlog.get_logger()
+from ingest.machine import machine_id
 
 Won = tuple[MetadataStore, int]
 
@@ -35,11 +33,11 @@ def candidacy(config: ControllerConfig, lifeline: Lifeline) -> Iterator[Won | No
         with contextlib.closing(store):
             yield _won(store, store.campaign(lifeline.stop_fd, lifeline.beat))
     else:
-        with _machine_lock(config.directory, lifeline) as held:
-            if not held:
+        with _machine_lock(config, config.zookeeper, lifeline) as holder:
+            if not holder:
                 yield None
                 return
-            with contextlib.closing(_store(config, config.zookeeper)) as shared:
+            with contextlib.closing(_store(config, config.zookeeper, holder)) as shared:
                 yield _won(shared, _campaign(config, config.zookeeper, shared, lifeline))
 
 
@@ -49,19 +47,16 @@ def _campaign(
     with Guide(config.endpoint, store.controller_endpoint):
         lifeline.ready()  # a machine serves as well while another one's process is the controller
         for broker_id in zookeeper.broker_ids:
-            try:
-                store.register_broker(broker_id, 0)
-            except StorageError as error:
-                log.warning("the other machines do not see this one yet", broker=broker_id, reason=str(error))
+            store.register_broker(broker_id, 0)
         return store.campaign(lifeline.stop_fd, lifeline.beat)
 
 
-def _store(config: ControllerConfig, zookeeper: ZookeeperConfig) -> ZookeeperStore:
+def _store(config: ControllerConfig, zookeeper: ZookeeperConfig, holder: str) -> ZookeeperStore:
     return ZookeeperStore(
         zookeeper.connect,
         cluster_id=config.cluster_id,
         endpoint=config.advertised_tcp_endpoint,
-        machine=zookeeper.machine,
+        machine=holder,
         credentials=zookeeper.credentials,
         session_timeout_ms=zookeeper.session_timeout_ms,
         may_create=False,
@@ -70,12 +65,24 @@ def _store(config: ControllerConfig, zookeeper: ZookeeperConfig) -> ZookeeperSto
 
 
 @contextlib.contextmanager
-def _machine_lock(directory: str, lifeline: Lifeline) -> Iterator[bool]:
-    """Let one process of this machine be a candidate; yield False if told to stop while waiting."""
-    Path(directory).mkdir(mode=0o700, parents=True, exist_ok=True)
-    lock = ControllerLock(Path(directory) / "lock")
+def _machine_lock(config: ControllerConfig, zookeeper: ZookeeperConfig, lifeline: Lifeline) -> Iterator[str]:
+    """Let one process of this machine be a candidate; yield a name of the lock it holds, "" if told to stop.
+
+    The name is of the file, in this life of the machine: who holds the lock of a copy of the directory proves nothing.
+    """
+    directory = Path(config.directory)
     try:
-        yield lock.acquire(lifeline.stop_fd, lifeline.beat)
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"{directory}: {error.strerror}", path=directory) from None
+    lock = ControllerLock(directory / "lock")
+    try:
+        if lock.acquire(lifeline.stop_fd, lifeline.beat):
+            lock.note(f"cluster {config.cluster_id}{IN_ZOOKEEPER}{zookeeper.connect}")
+            file = os.stat(directory / "lock")
+            yield f"{zookeeper.machine} {machine_id()} {file.st_dev:x}.{file.st_ino:x}"
+        else:
+            yield ""
     finally:
         lock.release()
 

@@ -450,7 +450,8 @@ class Controller:
         broker_id = body.broker.broker_id
         ends = {(p.topic_id, p.partition): (p.leader_epoch, p.log_end_offset) for p in body.partitions}
         electorates = self._electorates(now_ms, come=broker_id, ends=ends)
-        decision = decide_registration(self.image, body, self._cluster_id, self._limits, electorates)
+        heard = self._sessions.has_heard(broker_id)
+        decision = decide_registration(self.image, body, self._cluster_id, self._limits, electorates, heard=heard)
 
         def done(now_ms: int) -> list[Effect]:
             self._sessions.begin(broker_id, event.peer, now_ms)

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from brokerd.control.image import ClusterImage
-from brokerd.control.lock import ControllerLock
+from brokerd.control.lock import IN_ZOOKEEPER, ControllerLock
 from brokerd.control.records import Change, Put, encode_record
 from brokerd.control.stored import check_value, checksum, decode_stored, image_of
 from ingest.errors import DiskFull, Fenced, ForeignDirectory, StorageError
@@ -117,7 +117,12 @@ class EmbeddedStore:
         if self._path.exists():
             return
         left_over = [name for name in ("meta.db-wal", "meta.db-journal") if (self._directory / name).exists()]
-        if left_over or self._lock.was_noted():
+        noted = self._lock.noted()
+        if IN_ZOOKEEPER in noted:
+            raise StorageError(
+                f"{self._directory} belongs to {noted}: give its address with --zookeeper", path=self._path
+            )
+        if left_over or noted:
             raise StorageError(
                 f"{self._path} is missing, though this cluster has used it; put it back from a backup, or remove "
                 f"{self._directory} to begin with no topics",

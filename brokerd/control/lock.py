@@ -17,6 +17,7 @@ from pathlib import Path
 from ingest.errors import StorageError
 
 BEAT_MS = 500
+IN_ZOOKEEPER = " in zookeeper "  # in the note of a machine of several, whose records are not here
 
 
 class ControllerLock:
@@ -61,9 +62,9 @@ class ControllerLock:
         except OSError:
             pass
 
-    def was_noted(self) -> bool:
-        """Whether a controller has ever worked in this directory."""
-        return os.fstat(self._fd).st_size > 0
+    def noted(self) -> str:
+        """Return what the last controller that worked in this directory left; "" if none ever did."""
+        return os.pread(self._fd, 256, 0).decode(errors="replace").strip()
 
     def release(self) -> None:
         """Let the next candidate have it. Does nothing if it is not held."""

@@ -89,6 +89,7 @@ class ControllerLoop:
         self._store = store
         self._controller_epoch = controller_epoch
         image = store.load()
+        absent = self._absent(image)
         self._core = Controller(
             image,
             cluster_id=self._config.cluster_id,
@@ -96,7 +97,7 @@ class ControllerLoop:
             now_ms=_now_ms(),
             broker_configs=self._config.broker_configs,
             session_timeout_ms=self._config.session_timeout_ms,
-            absent=self._absent(image),
+            absent=absent,
         )
         context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._socket = bind_router(

@@ -15,7 +15,7 @@ from brokerd.control.limits import ControlLimits
 from brokerd.control.records import BrokerRecord, Change, PartitionRecord, ProducerIdsRecord, Put, VersionRecord
 from brokerd.control.topics import Refused
 from ingest.wire.codes import ErrorCode
-from ingest.wire.messages import BrokerRegistrationRequest
+from ingest.wire.messages import BrokerMetadata, BrokerRegistrationRequest
 from replicas.election import come_back, forfeit
 
 _ENDPOINTS_MAX = 16
@@ -46,11 +46,14 @@ def decide_registration(
     cluster_id: str,
     limits: ControlLimits,
     electorates: Electorates,
+    *,
+    heard: bool,
 ) -> RegistrationDecision:
     """Return the changes that make this incarnation the broker of its id.
 
     Args:
         electorates: In which this broker can lead.
+        heard: Whether this controller has heard a broker of that id.
     Raises:
         Refused: the request is malformed, of another cluster, of an incarnation that was replaced, or of a machine
             that claims another's id.
@@ -63,15 +66,10 @@ def decide_registration(
             ErrorCode.STALE_BROKER_EPOCH,
             f"broker {broker.broker_id} was registered by a later process since; this one must end",
         )
-    if (
-        before is not None
-        and before.alive
-        and before.site != broker.site
-        and before.directory_id != broker.directory_id
-    ):
+    if before is not None and _is_anothers(broker, before, heard=heard):
         raise Refused(
             ErrorCode.DUPLICATE_BROKER_REGISTRATION,
-            f"another machine has a broker {broker.broker_id}, which lives: {', '.join(before.endpoints)}",
+            f"broker {broker.broker_id} is another's: {before.log_dir}, {', '.join(before.endpoints)}",
         )
     again = before is not None and before.incarnation == broker.incarnation
     replaced = before is not None and before.directory_id != broker.directory_id
@@ -94,6 +92,13 @@ def decide_registration(
             broker.broker_id in p.seats and (p.topic_id, p.partition) not in found for p in image.all_partitions()
         )
     return decision
+
+
+def _is_anothers(broker: BrokerMetadata, before: BrokerRecord, *, heard: bool) -> bool:
+    """Tell whether the id belongs to another directory, or to one that this is a copy of and that is in use."""
+    if before.site != broker.site and before.directory_id != broker.directory_id:
+        return True
+    return before.alive and heard and (before.machine, before.log_dir) != (broker.machine, broker.log_dir)
 
 
 def _elect(

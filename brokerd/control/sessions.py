@@ -58,6 +58,11 @@ class Sessions:
     def of(self, broker_id: int) -> Session:
         return self._sessions[broker_id]
 
+    def has_heard(self, broker_id: int) -> bool:
+        """Whether this controller has heard a broker of that id."""
+        session = self._sessions.get(broker_id)
+        return session is not None and session.heard
+
     def all(self) -> Iterable[tuple[int, Session]]:
         return self._sessions.items()
 

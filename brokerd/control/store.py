@@ -57,10 +57,7 @@ class MetadataStore(Protocol):
     def register_broker(self, broker_id: int, incarnation: int) -> None:
         """Make the presence of a broker of this machine known to all candidates, for as long as this process lives.
 
-        A standby does so too, before its campaign. Calling again with another incarnation replaces it.
-
-        Raises:
-            StorageError: it is not known yet, the message says why; the store goes on trying.
+        A standby does so too, before its campaign. Calling again with another incarnation replaces it. Does not wait.
         """
         ...
 

@@ -35,8 +35,8 @@ REGISTRATION_TIMEOUT_MS = 1000  # the controller restarts in tens of millisecond
 HEARTBEAT_WAIT_MS = 1000
 HEARTBEAT_GRACE_MS = 1000
 RETRY_MS = 50
-# After an answered heartbeat was sent: the controller, who has the session time from its arrival, declares nobody dead
-# before. As long as that session, ControllerConfig.session_timeout_ms.
+# After an answered heartbeat was sent, while the connection lasts: the controller counts the session time from its
+# arrival, ControllerConfig.session_timeout_ms, and declares nobody dead before but who is disconnected.
 CONFIRMED_MS = 2500
 
 
@@ -184,15 +184,13 @@ class ControllerLink:
     def tick(self, now_ms: int) -> list[Effect]:
         """Send what is due and give up on what is overdue."""
         effects: list[Effect] = []
-        overdue = [number for number, waiting in self._waiting.items() if waiting.deadline_ms <= now_ms]
+        overdue = {number: waiting for number, waiting in self._waiting.items() if waiting.deadline_ms <= now_ms}
+        if any(w.api_key in (ApiKey.BROKER_REGISTRATION, ApiKey.BROKER_HEARTBEAT) for w in overdue.values()):
+            overdue = dict(self._waiting)  # nobody listens: the other answers won't come by this connection either
+            self.confirmed_until_ms = min(self.confirmed_until_ms, now_ms)
+            effects.append(Reconnect())
         for number in overdue:
-            waiting = self._waiting.pop(number)
-            if waiting.peer is not None:
-                effects.append(Unanswered(waiting.peer, waiting.correlation_id))
-            elif waiting.api_key == ApiKey.ALTER_PARTITION:
-                effects.append(AlteredInSync(None))
-            elif waiting.api_key in (ApiKey.BROKER_REGISTRATION, ApiKey.BROKER_HEARTBEAT):
-                effects.append(Reconnect())
+            effects += self._given_up(self._waiting.pop(number))
         if now_ms < self._retry_at_ms:
             return effects
         if not self.registered:
@@ -323,10 +321,15 @@ class ControllerLink:
     def on_lost(self, now_ms: int) -> list[Effect]:
         """The controller has gone, and with it every answer that was awaited; ask again what is ours to ask."""
         gone, self._waiting = list(self._waiting.values()), {}
-        effects: list[Effect] = [Unanswered(w.peer, w.correlation_id) for w in gone if w.peer is not None]
-        if any(w.api_key == ApiKey.ALTER_PARTITION for w in gone):
-            effects.append(AlteredInSync(None))
+        self.confirmed_until_ms = min(self.confirmed_until_ms, now_ms)
+        effects = [effect for waiting in gone for effect in self._given_up(waiting)]
         return [*effects, *self.tick(now_ms)]
+
+    def _given_up(self, waiting: _Waiting) -> list[Effect]:
+        """Tell whom it concerns that there is no answer."""
+        if waiting.peer is not None:
+            return [Unanswered(waiting.peer, waiting.correlation_id)]
+        return [AlteredInSync(None)] if waiting.api_key == ApiKey.ALTER_PARTITION else []
 
     def _on_guided(self, waiting: _Waiting, endpoint: str, now_ms: int) -> list[Effect]:
         """Go where the controller is, or ask again soon if nobody knows; whatever else waits has the same answer."""

@@ -137,8 +137,8 @@ class Partition:
 
     @property
     def is_alone(self) -> bool:
-        """Whether no other replica surely holds what was acknowledged."""
-        return self.leadership is None or len(self.leadership.state.seats) == 1
+        """Whether this leader knows that no other replica surely holds what was acknowledged."""
+        return self.leadership is not None and len(self.leadership.state.seats) == 1
 
     @property
     def knows_its_end(self) -> bool:

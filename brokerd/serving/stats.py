@@ -55,6 +55,7 @@ class BrokerStats(msgspec.Struct, frozen=True, kw_only=True):
     """Counters since this incarnation began, and gauges of now.
 
     Attributes:
+        refusal: Why the controller does not register it.
         leaderless: Partitions of the whole cluster that nobody leads, as far as this broker has heard.
     """
 
@@ -62,6 +63,7 @@ class BrokerStats(msgspec.Struct, frozen=True, kw_only=True):
     broker_epoch: int
     metadata_version: int
     registered: bool
+    refusal: str = ""
     directory_id: str
     directory_failed: bool
     disk_full: bool = False  # an adopted broker of an earlier version does not say
@@ -137,6 +139,7 @@ def broker_stats(
         broker_epoch=handler.link.broker_epoch,
         metadata_version=handler.view.version,
         registered=handler.link.registered,
+        refusal=handler.link.refusal,
         directory_id=directory.directory_id,
         directory_failed=directory.failed,
         disk_full=directory.disk_full,

@@ -6,6 +6,7 @@ import importlib.util
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from ops.cli.checks import OK, PROBLEM, WARNING, Check
 
@@ -39,9 +40,9 @@ def zookeeper_checks(connect: str, data_dir: Path) -> Iterator[Check]:
 
 
 def _answers(host: str) -> bool:
-    name, _, port = host.strip().partition(":")
     try:
-        socket.create_connection((name, int(port or PORT)), CONNECT_S).close()
+        address = urlsplit(f"//{host.strip()}")
+        socket.create_connection((address.hostname or "", address.port or PORT), CONNECT_S).close()
     except (OSError, ValueError):
         return False
     return True
@@ -69,6 +70,9 @@ def _directories_of(config: Path) -> list[Path]:
 
 
 def _device(path: Path) -> int:
-    while not path.exists():
-        path = path.parent
-    return path.stat().st_dev
+    """Return the device of the nearest directory above that we may look at."""
+    while True:
+        try:
+            return path.stat().st_dev
+        except OSError:
+            path = path.parent

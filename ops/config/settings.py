@@ -256,6 +256,11 @@ def _host_and_port(key: str, text: str) -> tuple[str, int]:
 
 def _check_broker(merged: Settings) -> None:
     check_broker_configs(EffectiveConfigs(merged.broker_configs, {}), CONTROL_LIMITS)
+    if (native := listener_of(merged)) and native[1]:
+        brokers = int(merged["broker", "brokers"] or 1)
+        if not 2 <= native[1] <= PORT_MAX + 1 - 2 * brokers:
+            text = merged["broker", "listeners"]
+            raise ConfigError(f"listeners={text}: the brokers take the ports from there on, up to {PORT_MAX}")
     for path in merged.log_dirs:
         if not path.is_absolute():
             raise ConfigError(f"log.dirs={merged['broker', 'log.dirs']}: {path} is no absolute path")

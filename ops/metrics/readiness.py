@@ -26,7 +26,8 @@ def reasons(view: View, expected: Sequence[str]) -> list[str]:
         found.append("no broker answers")
     for name, broker in view.brokers.items():
         if not broker.registered:
-            found.append(f"{name} is not registered with the controller")
+            why = f": {broker.refusal}" if broker.refusal else ""
+            found.append(f"{name} is not registered with the controller{why}")
         if broker.directory_failed:
             found.append(f"{name}: its log directory failed; see `forebay doctor`")
         elif broker.disk_full:

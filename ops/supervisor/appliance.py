@@ -18,7 +18,7 @@ from ops.config.settings import Settings
 from ops.supervisor.compose import Site, compose, listeners, process_names
 from ops.supervisor.data_dir import LOG_NAME, DataDir
 from ops.supervisor.limits import SupervisionLimits
-from ops.supervisor.membership import become_member
+from ops.supervisor.membership import Member, become_member
 from ops.supervisor.ports import pick_ports
 from ops.supervisor.run_dir import choose_run_dir, open_page_dir, open_run_dir, sweep
 from ops.supervisor.spec import Plan
@@ -77,6 +77,7 @@ def allow_open_files() -> None:
 def _prepare(start: Start, directory: DataDir, reporter: Reporter) -> Supervisor:
     settings = start.settings
     member = become_member(directory, settings, join=start.join, accept_empty=start.accept_empty)
+    _write(directory, _told_before(directory, member))  # it is a member from now on, whatever becomes of this start
     directory.brokers(shared=True).spread(member.broker_ids, settings.log_dirs, member.site)
     run_dir = choose_run_dir(directory.path, directory.previous)
     open_run_dir(run_dir, directory.path, process_names(settings, member.broker_ids))
@@ -130,6 +131,19 @@ def _prepare(start: Start, directory: DataDir, reporter: Reporter) -> Supervisor
     tie(survivors, run_dir)
     reporter = _Recorder(reporter, directory, appliance)
     return Supervisor(plan, reporter, survivors=survivors, limits=start.limits, kill_hung=start.kill_hung)
+
+
+def _told_before(directory: DataDir, member: Member) -> Appliance:
+    """Return what the last start told, as this member; of a new directory, that nothing of it runs."""
+    nothing = Appliance(format=FORMAT, cluster_id="", incarnation=0, run_dir="", boot_id="", brokers=[])
+    return msgspec.structs.replace(
+        directory.previous or nothing,
+        cluster_id=member.cluster_id,
+        kept_by=member.kept_by,
+        site=member.site,
+        broker_ids=member.broker_ids,
+        zookeeper=member.zookeeper.connect if member.zookeeper else "",
+    )
 
 
 def _write(directory: DataDir, appliance: Appliance) -> None:

@@ -28,6 +28,8 @@ class BrokerDirectories:
     @property
     def ids(self) -> list[int]:
         """The ids of the brokers that have a directory or had one; of one that shares with no other, with no gap."""
+        if self.shared:  # a bare folder names nobody: its id may be another machine's broker's
+            return sorted({*self.with_data(), *self.kept_by})
         named: list[int] = []
         with contextlib.suppress(OSError):
             named = [int(folder.name) for folder in self.path.iterdir() if folder.name.isdecimal()]

@@ -47,11 +47,12 @@ def become_member(directory: DataDir, settings: Settings, *, join: bool, accept_
     previous = directory.previous
     known = sorted({*brokers.ids, *(previous.broker_ids if previous else ())})
     count = choose_broker_count(settings, known, len(os.sched_getaffinity(0)))
-    site = (previous.site if previous else "") or _new_id()
     if not connect:
+        cluster_id = directory.cluster_id or _new_id()
         last = max(known, default=0)
         ids = [*known, *range(last + 1, last + 1 + count - len(known))]
-        return Member(cluster_id=directory.cluster_id or _new_id(), site=site, broker_ids=ids, kept_by=kept_by)
+        return Member(cluster_id=cluster_id, site=cluster_id, broker_ids=ids, kept_by=kept_by)
+    site = (previous.site if previous else "") or _new_id()
     cluster_id, taken = directory.cluster_id, list[int]()
     if not cluster_id or len(known) < count:
         with Membership(

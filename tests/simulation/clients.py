@@ -276,10 +276,14 @@ class NearReader(SimReader):
         self._rack = world.schedule.dice.choice(sorted(world.machines))
         self._named = -1
         self._strays = False
+        self._refused = False
         super().__init__(world, name, partition)
 
     def _choose(self, key: Key, leader: int) -> tuple[int, str]:
         assert self.metadata is not None
+        if self._refused:  # what a follower does not serve the leader does, if it is not to name one
+            self._refused = self._strays = False
+            return leader, ""
         replicas = next(p.replicas for p in self.metadata.topics[0].partitions if p.partition == key[1])
         source, self._named = self._named, -1
         if source < 0:
@@ -291,6 +295,7 @@ class NearReader(SimReader):
         if self._strays and (result.error_code == ErrorCode.OFFSET_OUT_OF_RANGE or result.diverging_end_offset >= 0):
             raise Violation(f"C8: {self.name} at {self.position} is told by a follower that there is no such offset")
         self._named = result.preferred_read_replica
+        self._refused = self._strays and bool(result.error_code)
         self.world.events["sent to a follower"] += self._named >= 0
         before = self.position
         super()._take(key, result, payload)

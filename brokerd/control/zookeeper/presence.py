@@ -47,11 +47,10 @@ class Presence:
         with self._mutex:
             self._wishes[broker_id] = _Wish(incarnation)
 
-    def keep(self, requests: Requests, only: int | None = None) -> None:
+    def keep(self, requests: Requests) -> None:
         """Make what is missing, also after the session ended or someone removed it.
 
-        All brokers of this machine, or one of them. A node that this machine's last candidate left is replaced, unless
-        ours was there before it.
+        A node that this machine's last candidate left is replaced, unless ours was there before it.
 
         Raises:
             StorageError: another machine has a broker of this id, or there is no answer: it is for the next time.
@@ -59,8 +58,6 @@ class Presence:
         refusal: StorageError | None = None
         with self._mutex:
             for broker_id, wish in self._wishes.items():
-                if only not in (None, broker_id):
-                    continue
                 try:
                     self._announce(requests, broker_id, wish.incarnation, take_over=not wish.done)
                     wish.done = True

@@ -94,7 +94,7 @@ class ZookeeperStore:
         self._request_bytes_max = request_bytes_max
         self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._session = Session(
-            connect, session_timeout_ms=session_timeout_ms, credentials=credentials, on_change=self._wake
+            connect, session_timeout_ms=session_timeout_ms, credentials=credentials, on_change=self._on_connection
         )
         self._where = self._session.where
         self._presence = Presence(self._session, machine)
@@ -108,6 +108,7 @@ class ZookeeperStore:
         self._seen_endpoint = ""
         self._keeper: threading.Thread | None = None
         self._closing = threading.Event()
+        self._hurry = threading.Event()  # the keeper has something to do
 
     # ---- election ----------------------------------------------------------------------------------------------------
 
@@ -213,6 +214,7 @@ class ZookeeperStore:
         """End the session: /controller and the presence of the brokers registered here go with it."""
         self._reign = self._records = None
         self._closing.set()
+        self._hurry.set()
         self._session.close()
         self._presence.forget()
         keeper, self._keeper = self._keeper, None
@@ -250,15 +252,13 @@ class ZookeeperStore:
     # ---- others ------------------------------------------------------------------------------------------------------
 
     def register_broker(self, broker_id: int, incarnation: int) -> None:
-        """Keep an ephemeral node for it. A node this machine left from before is replaced, another machine's is not."""
-        self._start()
-        self._presence.want(broker_id, incarnation)
-        self._keep_presence(self._patient, broker_id)
+        """Have the keeper keep an ephemeral node for it.
 
-    def _keep_presence(self, requests: Requests, only: int | None = None) -> None:
-        if self._presence.wanted:
-            self._enter(requests)
-            self._presence.keep(requests, only)
+        A node this machine left from before is replaced, another machine's is not.
+        """
+        self._presence.want(broker_id, incarnation)
+        self._start()
+        self._hurry.set()
 
     def present(self) -> dict[int, int]:
         """Return who has a node, as of now. Cost: three round trips."""
@@ -278,6 +278,11 @@ class ZookeeperStore:
 
     def _watch(self, _: object) -> None:
         """Called by kazoo; one bound method, so that setting a watch again does not add another."""
+        self._wake()
+
+    def _on_connection(self) -> None:
+        """Called by the session's threads when a connection was made or has ended."""
+        self._hurry.set()
         self._wake()
 
     def _wake(self) -> None:
@@ -309,14 +314,18 @@ class ZookeeperStore:
         while True:
             grant = self._session.grant()
             wait_ms = KEEP_MS_MAX if grant is None else min(KEEP_MS_MAX, grant.session_ms // 6)
-            if closing.wait(wait_ms / 1000):
+            self._hurry.wait(wait_ms / 1000)
+            self._hurry.clear()
+            if closing.is_set():
                 return
             try:
                 self._session.reopen()
                 if (reign := self._reign) is not None:
                     reign.renew(requests)
                 self._leave()
-                self._keep_presence(requests)
+                if self._presence.wanted:
+                    self._enter(requests)
+                    self._presence.keep(requests)
             except StorageError as error:
                 if str(error) != reason:
                     reason = str(error)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Callable
 
 import pytest
@@ -53,6 +54,8 @@ def commit_when_told(at: str) -> None:
     candidate = Candidate(open_store(at))
     version = candidate.win().version + 1
     candidate.store.register_broker(1, 11)
+    while candidate.store.present() != {1: 11}:
+        time.sleep(0.01)
     candidate.put(VersionRecord(version))
     say(f"active {candidate.epoch}")
     for _ in sys.stdin:

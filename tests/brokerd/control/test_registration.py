@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+import msgspec
 import pytest
 
 from ingest.wire.codes import ErrorCode
@@ -99,13 +100,24 @@ def test_a_replaced_incarnation_never_registers_again(driver: Driver) -> None:
     assert driver.refusal(registration(1, incarnation=1)) == ErrorCode.STALE_BROKER_EPOCH
 
 
-def test_no_other_machine_takes_the_id_of_a_broker_that_lives(driver: Driver) -> None:
+def test_no_other_machine_takes_the_id_of_a_broker(driver: Driver) -> None:
     driver.register(2, site="here")
     stranger = registration(2, incarnation=7, site="there", directory_id="another")
     assert driver.refusal(stranger) == ErrorCode.DUPLICATE_BROKER_REGISTRATION
-    driver.register(2, incarnation=3, site="there")  # its disk was moved there
     driver.later(SESSION_MS)
-    driver.register(2, incarnation=7, site="here", directory_id="another")
+    assert driver.refusal(stranger) == ErrorCode.DUPLICATE_BROKER_REGISTRATION, "what the dead one keeps is its own"
+    driver.register(2, incarnation=8, site="here", directory_id="another")  # its disk was replaced
+
+
+def test_a_copy_of_a_directory_is_no_broker_while_the_first_is_in_use(driver: Driver) -> None:
+    driver.register(2)
+    copy = registration(2, incarnation=7)
+    copy = msgspec.structs.replace(copy, broker=msgspec.structs.replace(copy.broker, log_dir="/copied/brokers/2"))
+    assert driver.refusal(copy) == ErrorCode.DUPLICATE_BROKER_REGISTRATION
+    driver.restart()  # a new controller can't know where the old one was, nor that it is not the same that moved
+    driver.ask(copy)
+    driver.later(SESSION_MS)
+    driver.register(2, incarnation=8)  # moved back, once the copy is silent
 
 
 def test_a_replaced_incarnation_is_fenced_from_everything_else(driver: Driver) -> None:

@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import shutil
+import socket
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
-from tests.ops.cli.conftest import Forebay, running
+from brokerd.control.stats import ControllerStats
+from ingest.discovery import read_appliance
+from ingest.errors import ForebayError
+from ops.supervisor.compose import CONTROLLERS
+from ops.supervisor.control_client import ask, decode_identity
+from ops.supervisor.control_server import SUFFIX
+from tests.ops.cli.conftest import ANY_PORTS, Forebay, running
 from tests.processes import Processes
 from tests.zookeeper import Ensemble
 
 pytestmark = pytest.mark.needs("zookeeper")
 
+SESSION_MS = 4000  # the longest that the test's servers grant
 LISTENERS = ("--listeners", "tcp://127.0.0.1:0")
 
 
@@ -29,6 +41,17 @@ def machine(processes: Processes, tmp_path: Path) -> Iterator[Callable[[str], Fo
     """Return what makes an appliance on a data directory of its own; all are ended after the test."""
     with running(processes, tmp_path) as start:
         yield start
+
+
+def active(appliance: Forebay) -> str:
+    """Return the name of the active controller, "" if there is none here."""
+    run_dir = Path(read_appliance(appliance.data_dir).run_dir)
+    for name in CONTROLLERS:
+        with contextlib.suppress(ForebayError):
+            said = decode_identity(ask(run_dir / f"{name}{SUFFIX}", "stats"))
+            if msgspec.json.decode(said.stats, type=ControllerStats).role == "active":
+                return name
+    return ""
 
 
 def brokers(appliance: Forebay) -> dict[int, bool]:
@@ -61,10 +84,65 @@ def test_a_killed_controller_process_is_replaced_on_its_own_machine_at_once(
     machine: Callable[[str], Forebay], connect: str
 ) -> None:
     appliance = machine("a")
+    appliance.environment["FOREBAY_ZOOKEEPER_SESSION_TIMEOUT_MS"] = str(SESSION_MS)
     appliance.up("--zookeeper", connect, *LISTENERS, "--brokers", "1")
-    active = next(p["pid"] for p in appliance.status()["processes"] if p["name"] == "controller-1")
-    appliance.processes.kill(active)
-    appliance.run("topic", "create", "t", "--data-dir", str(appliance.data_dir))  # long before its session times out
+    before = active(appliance)
+    appliance.processes.kill(appliance.pids()[before])
+    since = time.monotonic()
+    while active(appliance) in ("", before):
+        time.sleep(0.01)
+    assert time.monotonic() - since < SESSION_MS / 2000, "it waited for the dead one's session"
+
+
+def test_what_a_start_that_failed_has_founded_is_there_for_the_next(
+    machine: Callable[[str], Forebay], connect: str, free_port: Callable[[], int]
+) -> None:
+    appliance, port = machine("a"), free_port()
+    with socket.create_server(("127.0.0.1", port)):
+        refused = appliance.up(
+            "--zookeeper", connect, "--brokers", "1", "--listeners", f"tcp://127.0.0.1:{port}", code=2
+        )
+        assert "is taken" in refused.stderr
+    appliance.up("--zookeeper", connect, *LISTENERS, "--brokers", "1")
+    assert brokers(appliance) == {1: True}
+
+
+def test_a_bare_folder_is_no_claim_to_another_machines_broker(machine: Callable[[str], Forebay], connect: str) -> None:
+    first, second = machine("a"), machine("b")
+    first.up("--zookeeper", connect, *LISTENERS, "--brokers", "1")
+    (second.data_dir / "brokers" / "1").mkdir(parents=True)
+    second.up("--join", "--zookeeper", connect, *LISTENERS, "--brokers", "1")
+    assert brokers(second) == {1: True, 2: True}
+
+
+def test_a_copied_directory_is_refused_while_the_first_is_in_use(
+    machine: Callable[[str], Forebay], connect: str
+) -> None:
+    first, copy = machine("a"), machine("b")
+    first.up("--zookeeper", connect, *LISTENERS, "--brokers", "1")
+    shutil.copytree(first.data_dir, copy.data_dir)
+    pids = first.pids()
+    with contextlib.ExitStack() as stack:
+        running_copy = copy.start(
+            "up", "--data-dir", str(copy.data_dir), *ANY_PORTS, "--zookeeper", connect, *LISTENERS
+        )
+        stack.callback(running_copy.wait, 30)
+        stack.callback(running_copy.terminate)
+        while "is another's" not in copy.log():
+            assert running_copy.poll() is None
+            time.sleep(0.02)
+        assert first.pids() == pids, "nobody was fenced"
+        assert brokers(first) == {1: True}
+
+
+def test_a_lost_address_is_asked_for_though_appliance_json_is_lost_too(
+    machine: Callable[[str], Forebay], connect: str
+) -> None:
+    appliance = machine("a")
+    appliance.up("--zookeeper", connect, *LISTENERS, "--brokers", "1")
+    appliance.down()
+    (appliance.data_dir / "appliance.json").unlink()
+    assert "give its address with --zookeeper" in appliance.up(code=1).stderr
 
 
 def test_doctor_tells_of_servers_that_do_not_answer_and_of_one_disk_for_both(

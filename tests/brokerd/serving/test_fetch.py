@@ -14,6 +14,7 @@ from brokerd.serving.partition import Partition
 from brokerd.serving.produce import ProduceRoom
 from brokerd.serving.unsent import UnsentAnswers
 from brokerd.storage.config import LogConfig
+from brokerd.storage.errors import QuarantinedBatch
 from brokerd.storage.log import Appended
 from ingest.errors import StorageError
 from ingest.wire.codes import ErrorCode
@@ -330,6 +331,23 @@ def test_a_follower_never_says_that_there_is_no_such_offset(served: Served) -> N
     answers = served.answers(ApiKey.FETCH)
     assert [got.error_code for got in answers] == [ErrorCode.OFFSET_NOT_AVAILABLE] * 3
     assert [got.diverging_end_offset for got in answers] == [-1] * 3
+
+
+def test_only_a_leader_that_is_alone_sends_a_reader_behind_damage(served: Served) -> None:
+    def read(*_: object, **__: object) -> bytes:
+        raise QuarantinedBatch("byte 7", next_offset=6)
+
+    served.log.read = read  # type: ignore[method-assign]
+    served.log.end_offset = 8
+    served.move(8)
+    served.ask_fetch(5, rack="here")
+    (got,) = served.answers(ApiKey.FETCH)
+    assert (got.error_code, got.next_offset) == (ErrorCode.CORRUPT_MESSAGE, 6)
+    served.follow()
+    served.ask_fetch(5, rack="here")
+    (got,) = served.answers(ApiKey.FETCH)
+    assert (got.error_code, got.next_offset) == (ErrorCode.KAFKA_STORAGE_ERROR, -1), "its leader has the records"
+    assert served.partition in served.fetch.damaged
 
 
 def test_a_parked_reader_is_told_when_its_epoch_is_over(served: Served) -> None:

@@ -7,6 +7,7 @@ nobody takes another machine's sockets and segments for near ones.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import subprocess
 import uuid
@@ -15,6 +16,7 @@ from pathlib import Path
 
 from tests.machine import program
 
+_numbers = itertools.count()  # of the networks that this process makes
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
 
@@ -60,7 +62,8 @@ class Machine:
 @contextlib.contextmanager
 def network(directory: Path, count: int) -> Iterator[Sequence[Machine]]:
     """Make machines; remove them in the end. Their processes are the caller's to end before."""
-    names = [f"fb{os.getpid()}-{number}" for number in range(count + 1)]
+    first = next(_numbers) * 100
+    names = [f"fb{os.getpid()}-{first + number}" for number in range(count + 1)]
     try:
         hub = names[0]
         _ip("netns", "add", hub)

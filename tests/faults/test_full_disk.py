@@ -187,8 +187,6 @@ def test_of_three_copies_one_on_a_full_disk_hands_over_and_all_goes_on(tmp_path:
         pids = {name: tree.pid(name) for name in tree.names()}
 
         filler, began = fill(mounts[FULL]), time.monotonic()
-        await_value(lambda: refusals(tree) > 0, "a refusal to a producer", 30, tree.log_tail)
-        refused_s = time.monotonic() - began
         await_value(
             lambda: all(item.leader != FULL and FULL not in item.isr for item in trial.partitions()),
             "the full one to lead nothing and hold up nothing",
@@ -205,11 +203,11 @@ def test_of_three_copies_one_on_a_full_disk_hands_over_and_all_goes_on(tmp_path:
         values = read_back(tree.bootstrap, TOPIC, local=True)
         assert trial.history.check(values, before) == [], "an acknowledged record can't be read while the disk is full"
 
-        out_of_sync_s = time.monotonic() - began - refused_s
+        gone_on_s = time.monotonic() - began
         filler.unlink()
         freed = time.monotonic()
         trial.await_in_sync()
-        print(f"refused after {refused_s:.1f} s, all goes on {out_of_sync_s:.1f} s later", end=", ")
+        print(f"all goes on {gone_on_s:.1f} s after the disk was full", end=", ")
         print(f"whole {time.monotonic() - freed:.1f} s after there was room")
         trial.judge()
         assert {name: tree.pid(name) for name in tree.names()} == pids, "somebody was restarted"

@@ -49,6 +49,7 @@ class Files:
         rotten: Base offsets of batches whose bytes have changed on the disk.
         found_in: The leader epoch in which the broker met one of those; None: it has not.
         left: Whether the replica has been without a seat in a later one.
+        deleted: Headers of batches below the log start: the snapshot beside the first segment knows their producers.
     """
 
     cache: list[Batch] = field(default_factory=list)
@@ -62,6 +63,7 @@ class Files:
     rotten: set[int] = field(default_factory=set)
     found_in: int | None = None
     left: bool = False
+    deleted: list[BatchHeader] = field(default_factory=list)
 
     def rot(self, draw: Callable[[int], int]) -> bool:
         """Have a batch below the checkpoint decay; False: there is none.
@@ -261,7 +263,8 @@ class Flush:
             disk.failed, disk.failing = True, False
             files.lost |= {id(batch) for batch in files.cache[len(files.device) :]}
             raise LogDirOffline("the flush failed")
-        self._content = list(takewhile(lambda batch: id(batch) not in files.lost, self._content))
+        kept = takewhile(lambda batch: id(batch) not in files.lost, self._content)
+        self._content = [batch for batch in kept if batch.header.next_offset > files.start_offset]  # deleted meanwhile
         if self.log.cuts == self._cuts and len(self._content) > len(files.device):  # flushes may overtake each other
             files.device = self._content
         return self.end_offset
@@ -301,7 +304,7 @@ class SimLog:
 
     def _producers_of_the_log(self) -> ProducerState:
         state = ProducerState()
-        for header, _ in self.files.cache:
+        for header in (*self.files.deleted, *(header for header, _ in self.files.cache)):
             state.apply(header, header.base_offset, header.append_time_ms, 0)
         return state
 
@@ -454,6 +457,7 @@ class SimLog:
         self.high_watermark = max(self.high_watermark, offset)
         self.last_epoch = -1
         self._producers = ProducerState()
+        self.files.deleted.clear()
         self._publish()
 
     def maintain(self, age_ms: int, wall_ms: int) -> None:
@@ -477,6 +481,7 @@ class SimLog:
     def delete_records(self, offset: int) -> None:
         files = self.files
         files.start_offset = self.start_offset = max(self.start_offset, offset)
+        files.deleted += [header for header, _ in files.cache if header.next_offset <= offset]
         files.cache = [batch for batch in files.cache if batch.header.next_offset > offset]
         files.device = [batch for batch in files.device if batch.header.next_offset > offset]
         files.rotten &= {batch.header.base_offset for batch in files.cache}

@@ -156,7 +156,7 @@ class _Loop:
         """Take what has come, make it durable, answer."""
         handler = self._handler
         now_ms = time.monotonic_ns() // 1_000_000
-        self._receive_controller(now_ms)
+        self._receive_controller(ready, now_ms)
         self._receive_peers(now_ms)
         if self._flushed_fd in ready:
             os.eventfd_read(self._flushed_fd)
@@ -292,9 +292,9 @@ class _Loop:
             self.unroutable += 1  # the peer has gone
         return True
 
-    def _receive_controller(self, now_ms: int) -> None:
+    def _receive_controller(self, ready: dict[Any, int], now_ms: int) -> None:
         link = self._handler.link
-        responses, lost = self._controller.poll(now_ms)
+        responses, lost = self._controller.poll(ready, now_ms)
         for response in responses:
             self._handler.on_controller(link.on_response(response, now_ms), now_ms)
         if lost:

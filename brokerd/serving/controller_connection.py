@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 
 import zmq
 
@@ -30,10 +30,14 @@ class ControllerConnection:
         self._connection = Connection(context, home)
         self._register()
 
-    def poll(self, now_ms: int) -> tuple[list[Response], bool]:
-        """Return the answers that came, and whether the connection has ended since the last look."""
+    def poll(self, ready: Container[object], now_ms: int) -> tuple[list[Response], bool]:
+        """Return the answers that came, and whether the connection has ended since the last look.
+
+        Args:
+            ready: The sockets on which something has come.
+        """
         lost = self._connection.lost
-        responses = self._connection.poll()
+        responses = self._connection.poll() if any(s in ready for s in self._connection.sockets) else []
         if self._is_away and not self._connection.connected and now_ms >= self._opened_ms + CONNECT_MS:
             self._open(self._home, now_ms)
             return responses, True

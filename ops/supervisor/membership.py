@@ -58,13 +58,14 @@ def become_member(directory: DataDir, settings: Settings, *, join: bool, accept_
         with Membership(
             connect, credentials=settings.zookeeper_credentials(), session_timeout_ms=settings.zookeeper_session_ms
         ) as membership:
-            cluster_id = cluster_id or _cluster_of(membership, connect, join=join)
-            if membership.cluster_id() != cluster_id:
+            there = membership.cluster_id()
+            if cluster_id not in ("", there):
                 raise ForeignDirectory(
                     f"{directory.path} belongs to cluster {cluster_id}, and zookeeper {connect} to "
-                    f"{membership.cluster_id() or 'none'}; correct the address",
+                    f"{there or 'none'}; correct the address",
                     path=directory.path,
                 )
+            cluster_id = cluster_id or _enter(membership, there, connect, join=join)
             taken = membership.take_broker_ids(count - len(known))
     ids = [*known, *taken]
     zookeeper = ZookeeperConfig(
@@ -94,9 +95,8 @@ def choose_broker_count(settings: Settings, known: Sequence[int], cores: int) ->
     return int(asked)
 
 
-def _cluster_of(membership: Membership, connect: str, *, join: bool) -> str:
-    """Return the cluster that a new directory belongs to from now on."""
-    there = membership.cluster_id()
+def _enter(membership: Membership, there: str, connect: str, *, join: bool) -> str:
+    """Return the cluster that a new directory belongs to from now on: the one that is there, or a new one."""
     if there and not join:
         raise ConfigError(f"zookeeper {connect} holds cluster {there} already; add --join to become part of it")
     if join and not there:

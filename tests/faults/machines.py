@@ -14,15 +14,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
-from brokerd.control.stats import ControllerStats
 from ingest.discovery import read_appliance
-from ingest.errors import ForebayError
 from ops.config.paths import shared_memory_dir
-from ops.supervisor.compose import CONTROLLERS
-from ops.supervisor.control_client import ask, decode_identity
-from ops.supervisor.control_server import SUFFIX
+from tests.controllers import active_controller
 from tests.faults.appliance import ROOT, await_value
 from tests.faults.history import History
 from tests.faults.native import FIRST_SOURCE
@@ -89,16 +83,6 @@ class Site:
     def describe(self, topic: str) -> dict[str, Any]:
         described: dict[str, Any] = self.ask("describe", str(self.data_dir), topic)
         return described
-
-    def is_controller(self) -> bool:
-        """Whether the active controller is here, or believes it is."""
-        run_dir = Path(read_appliance(self.data_dir).run_dir)
-        for name in CONTROLLERS:
-            with contextlib.suppress(ForebayError):
-                said = decode_identity(ask(run_dir / f"{name}{SUFFIX}", "stats"))
-                if msgspec.json.decode(said.stats, type=ControllerStats).role == "active":
-                    return True
-        return False
 
     def start_producer(self, run: int, topic: str, number: int) -> None:
         """Have a client produce from now on; its records are a source of the history."""
@@ -167,7 +151,7 @@ class MachineCluster:
         """Return the site where the active controller is; waits until there is one alone."""
 
         def alone() -> list[Site]:
-            found = [site for site in self.sites if site.is_controller()]
+            found = [site for site in self.sites if active_controller(site.data_dir)]
             return found if len(found) == 1 else []
 
         return await_value(alone, "one controller", explain=self.logs)[0]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,16 +15,6 @@ from ingest.records.header import verify_header
 from tests.faults.appliance import TOPIC, ProcessTree
 from tests.faults.readers import read_back
 from tests.faults.trial import HEALED_S, Trial
-
-
-@pytest.fixture
-def tree(tmp_path: Path) -> Iterator[ProcessTree]:
-    tree = ProcessTree(tmp_path / "data")
-    try:
-        tree.up()
-        yield tree
-    finally:
-        tree.end()
 
 
 def empty(home: Path) -> None:

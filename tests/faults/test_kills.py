@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import random
 import time
-from collections.abc import Iterator
 from contextlib import ExitStack
-from pathlib import Path
 from statistics import median
 
 import pytest
@@ -22,16 +20,6 @@ from tests.faults.trial import HEALED_S, Trial
 PARTITIONS = 6
 EVERYTHING = "everything"
 ZYGOTE_S = 3.0  # it is ready again by then, on a busy machine too
-
-
-@pytest.fixture
-def tree(tmp_path: Path) -> Iterator[ProcessTree]:
-    tree = ProcessTree(tmp_path / "data")
-    try:
-        tree.up()
-        yield tree
-    finally:
-        tree.end()
 
 
 class Nemesis:

@@ -6,11 +6,7 @@ import os
 import random
 import signal
 import time
-from collections.abc import Iterator
 from contextlib import ExitStack
-from pathlib import Path
-
-import pytest
 
 from tests.faults.appliance import ProcessTree, await_value
 from tests.faults.copies import await_in_sync, compare_copies
@@ -21,16 +17,6 @@ from tests.faults.readers import Tail, read_back
 TOPIC = "rolled"
 PARTITIONS = 6
 PRODUCERS = 4
-
-
-@pytest.fixture
-def tree(tmp_path: Path) -> Iterator[ProcessTree]:
-    tree = ProcessTree(tmp_path / "data")
-    try:
-        tree.up()
-        yield tree
-    finally:
-        tree.end()
 
 
 def test_a_rolling_restart_loses_and_refuses_nothing(tree: ProcessTree) -> None:

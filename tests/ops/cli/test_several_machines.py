@@ -12,15 +12,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 
-from brokerd.control.stats import ControllerStats
-from ingest.discovery import read_appliance
-from ingest.errors import ForebayError
-from ops.supervisor.compose import CONTROLLERS
-from ops.supervisor.control_client import ask, decode_identity
-from ops.supervisor.control_server import SUFFIX
+from tests.controllers import active_controller
 from tests.ops.cli.conftest import ANY_PORTS, Forebay, running
 from tests.processes import Processes
 from tests.zookeeper import Ensemble
@@ -41,17 +35,6 @@ def machine(processes: Processes, tmp_path: Path) -> Iterator[Callable[[str], Fo
     """Return what makes an appliance on a data directory of its own; all are ended after the test."""
     with running(processes, tmp_path) as start:
         yield start
-
-
-def active(appliance: Forebay) -> str:
-    """Return the name of the active controller, "" if there is none here."""
-    run_dir = Path(read_appliance(appliance.data_dir).run_dir)
-    for name in CONTROLLERS:
-        with contextlib.suppress(ForebayError):
-            said = decode_identity(ask(run_dir / f"{name}{SUFFIX}", "stats"))
-            if msgspec.json.decode(said.stats, type=ControllerStats).role == "active":
-                return name
-    return ""
 
 
 def brokers(appliance: Forebay) -> dict[int, bool]:
@@ -86,10 +69,10 @@ def test_a_killed_controller_process_is_replaced_on_its_own_machine_at_once(
     appliance = machine("a")
     appliance.environment["FOREBAY_ZOOKEEPER_SESSION_TIMEOUT_MS"] = str(SESSION_MS)
     appliance.up("--zookeeper", connect, *LISTENERS, "--brokers", "1")
-    before = active(appliance)
+    before = active_controller(appliance.data_dir)
     appliance.processes.kill(appliance.pids()[before])
     since = time.monotonic()
-    while active(appliance) in ("", before):
+    while active_controller(appliance.data_dir) in ("", before):
         time.sleep(0.01)
     assert time.monotonic() - since < SESSION_MS / 2000, "it waited for the dead one's session"
 

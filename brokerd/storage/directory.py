@@ -299,9 +299,7 @@ class LogDirectory:
 
     def delete_partition(self, topic_id: bytes, partition: int) -> None:
         """Put a partition's directory aside; `maintain` removes it after file.delete.delay.ms."""
-        log = self._logs.get((topic_id, partition))
-        if log is not None:
-            self._page.release(log.page_row)
+        self._page.release(row_tag(topic_id, partition))
         self._put_aside((topic_id, partition))
 
     # ---- refill

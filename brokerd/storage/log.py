@@ -121,10 +121,6 @@ class Log:
         return self._row.index
 
     @property
-    def page_row(self) -> Row:
-        return self._row
-
-    @property
     def names_unflushed(self) -> bool:
         """Whether files or directories were made that no flush has covered yet."""
         return bool(self._unflushed.directories)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import struct
 from pathlib import Path
 
 from brokerd.storage.files import CREATE, File
@@ -20,6 +21,7 @@ from ingest.log.state_page import (
 )
 
 _ROWS_AT_ONCE = 256  # 32 KiB of tmpfs
+_NEWEST = struct.Struct("<I4xI")
 
 
 class StatePage:
@@ -68,11 +70,12 @@ class StatePage:
             self._tags[tag] = row
         return Row(self, row, tag)
 
-    def release(self, row: Row) -> None:
-        """Say that the partition is gone; readers of the row learn that it moved."""
-        row.close()
-        if self._tags.pop(row.tag, None) is not None:
-            self._free.append(row.index)
+    def release(self, tag: int) -> None:
+        """Say that the partition is gone; readers of its row, if it had one, learn that it moved."""
+        row = self._tags.pop(tag, None)
+        if row is not None:
+            Row(self, row, tag).close()
+            self._free.append(row)
 
     def write(self, position: int, copy: bytes) -> None:
         self._map[position : position + COPY_SIZE] = copy
@@ -80,12 +83,12 @@ class StatePage:
     def read(self, row: int) -> Marks | None:
         return decode_marks(self._map, row)
 
-    def newest_sequence(self, row: int) -> int:
-        """Return the sequence of the newest copy, whether the row is free or not."""
+    def newest(self, row: int) -> tuple[int, int]:
+        """Return (sequence, generation) of the newest copy, whether the row is free or not."""
         position = PAGE_HEADER_SIZE + row * ROW_SIZE
         both = self._map[position : position + ROW_SIZE]
-        first, second = (int.from_bytes(both[start + 4 : start + 8], "little") for start in (0, COPY_SIZE))
-        return first if (first - second) & 0xFFFFFFFF < 0x80000000 else second
+        first, second = (_NEWEST.unpack_from(both, start + 4) for start in (0, COPY_SIZE))
+        return first if (first[0] - second[0]) & 0xFFFFFFFF < 0x80000000 else second
 
 
 class Row:
@@ -103,10 +106,11 @@ class Row:
         self.index = index
         self.tag = tag
         self._position = PAGE_HEADER_SIZE + index * ROW_SIZE
-        self._sequence = page.newest_sequence(index)
+        self._sequence, newest = page.newest(index)
         inherited = page.read(index)
         self.inherited = inherited if inherited is not None and inherited.tag == tag else None
-        self.generation = self.inherited.generation if self.inherited else 0
+        # A partition that went and came back may have its old row; to who looked away meanwhile that is another log.
+        self.generation = self.inherited.generation if self.inherited else (newest + 1) & 0xFFFFFFFF
 
     def publish(
         self, leader_epoch: int, log_start: int, high_watermark: int, log_end: int, active_segment: int

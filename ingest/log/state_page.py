@@ -7,7 +7,7 @@
              0     4  crc             CRC-32C of bytes 4..64
              4     4  sequence        of this write; the newer valid copy counts, wraps at 2^32
              8     4  leader_epoch
-            12     4  generation      counts the times bytes that had been visible were replaced (unclean election)
+            12     4  generation      another one when visible bytes were replaced, or the row claimed anew
             16     8  tag             of topic id and partition; 0: the row is free
             24     8  incarnation     of the process that wrote it
             32     8  log_start

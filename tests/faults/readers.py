@@ -13,7 +13,7 @@ from typing import NamedTuple, TypeVar
 
 from ingest.consumer import Consumer
 from ingest.discovery import read_appliance
-from ingest.errors import ForebayError
+from ingest.errors import ForebayError, LogTruncation
 from ingest.log.mapping import PageMap
 from ingest.log.names import parse_partition_name, partition_name
 from ingest.log.reader import LocalLog, LogMoved
@@ -134,7 +134,7 @@ class MappedReader(_Background):
                 return False
             replica.offset = self._read(replica, log, replica.offset)
             return True
-        except LogMoved:
+        except (LogMoved, LogTruncation):  # what may not be replaced, the next look at it finds
             self.moved += 1
             replica.log = None
         except FileNotFoundError:
@@ -155,11 +155,12 @@ class MappedReader(_Background):
             marks = decode_marks(page.view, row)
             if header and marks is not None and (marks.tag, marks.incarnation) == (tag, header[1]):
                 log_dir = replica.home / partition_name(replica.topic_id, replica.partition)
+                log = LocalLog(replica.home, page_path, row, replica.topic_id, replica.partition)
                 begun = (replica.home / "directory.json").read_bytes(), log_dir.stat().st_ino
                 if begun != replica.begun:
                     replica.begun, replica.offset, replica.high_watermark = begun, 0, 0
-                replica.log = LocalLog(replica.home, page_path, row, replica.topic_id, replica.partition)
-                return replica.log
+                replica.log = log
+                return log
         return None
 
     def _read(self, replica: _Replica, log: LocalLog, offset: int) -> int:

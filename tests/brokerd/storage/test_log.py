@@ -355,10 +355,10 @@ def test_truncation_below_the_high_watermark_makes_a_new_file(make_store: MakeSt
     sent = fill(log, 10)
     store.flush()
     path = store.partition_path / f"{0:020d}.log"
-    inode, generation = path.stat().st_ino, log.page_row.generation
+    inode, generation = path.stat().st_ino, log._row.generation
     log.truncate_to(5)
     assert path.stat().st_ino != inode
-    assert log.page_row.generation == generation + 1
+    assert log._row.generation == generation + 1
     assert log.high_watermark == 5
     assert bodies(log) == sent[:5]
 

@@ -165,3 +165,25 @@ def test_recovery_names_the_file_and_the_place_of_damage(store: Store) -> None:
     damage = store.open().damage
     assert str(first_segment(store)) in damage
     assert "byte 216" in damage
+
+
+def test_a_reader_that_looks_away_while_its_partition_goes_and_comes_back_is_told(store: Store) -> None:
+    log = filled(store)
+    reader = LocalLog(store.path, store.page_path, log.row, TOPIC, 0)
+    assert reader.read(0, 1 << 20)
+    assert store.directory is not None
+    store.directory.delete_partition(TOPIC, 0)
+    again = filled(store)
+    assert again.row == log.row
+    with pytest.raises(LogTruncation):
+        reader.read(0, 1 << 20)
+    assert LocalLog(store.path, store.page_path, again.row, TOPIC, 0).read(0, 1 << 20)
+
+
+def test_a_deleted_partition_that_was_not_opened_gives_its_row_back(store: Store) -> None:
+    row = filled(store).row
+    store.kill()
+    directory = store.open_directory()
+    directory.delete_partition(TOPIC, 0)
+    assert directory._page.read(row) is None
+    assert filled(store).row == row

@@ -19,7 +19,6 @@ class BrokerConfig(msgspec.Struct, frozen=True, kw_only=True):
         site: The machine as a failure domain: the same for all brokers of one data directory.
         controller_endpoint: Where the controller listens.
         machine: The boot id of this machine.
-        broker_configs: Settings under Kafka's names, already checked.
     """
 
     broker_id: int
@@ -42,4 +41,3 @@ class BrokerConfig(msgspec.Struct, frozen=True, kw_only=True):
     request_bytes_max: int = 104857600
     response_bytes_max: int = 16777216  # what one Fetch answer may hold, however much was asked for
     unsent_bytes_max: int = 268435456  # answers handed to ZeroMQ and not yet read by their peers, all together
-    broker_configs: dict[str, str] = {}

@@ -59,7 +59,6 @@ def _store(config: ControllerConfig, zookeeper: ZookeeperConfig, holder: str) ->
         machine=holder,
         credentials=zookeeper.credentials,
         session_timeout_ms=zookeeper.session_timeout_ms,
-        may_create=False,
         alone=True,
     )
 

@@ -1,4 +1,4 @@
-"""`forebay cluster …`: who is there, whether all is well, and moving leaders and replicas about."""
+"""`forebay cluster …`: who is there, whether all is well, moving leaders and replicas (settings: cluster_config)."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ingest.wire.codes import ErrorCode
+from ops.cli.cluster_config import alter_config, describe_config
 from ops.cli.reached import Failed, bootstrap_option, format_option, open_admin, print_table, reported
 
 if TYPE_CHECKING:
@@ -20,11 +21,15 @@ _UNLED = -1
 
 @click.group()
 def cluster() -> None:
-    """Look at brokers and replicas; move leaders and replicas about.
+    """Look at brokers and replicas, move leaders and replicas about, change settings of all brokers.
 
     \b
     Exit codes: 0 done, 1 refused, done in part or not healthy, 2 used wrongly, 3 no answer.
     """
+
+
+cluster.add_command(describe_config)
+cluster.add_command(alter_config)
 
 
 @cluster.command()

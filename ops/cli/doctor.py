@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
 import msgspec
 
-from ops.cli.checks import OK, PROBLEM, Check, run_checks
+from ingest.errors import ForebayError
+from ops.cli.checks import OK, PROBLEM, WARNING, Check, run_checks
+from ops.cli.cluster_config import not_heeded
 from ops.cli.options import config_option, data_dir_option
 from ops.cli.reached import REFUSED, format_option, reported
 from ops.cli.zookeeper_check import zookeeper_checks
 from ops.config.paths import default_config_file
-from ops.config.settings import load_settings
+from ops.config.settings import Settings, load_settings
 
 _COLOURS = {"ok": "green", "warning": "yellow", "problem": "red"}
 
@@ -30,6 +34,7 @@ def doctor(ctx: click.Context, data_dir: Path, config_file: Path | None, form: s
         settings = load_settings(config_file or default_config_file(), environment=os.environ)
         checks = [*run_checks(data_dir, settings)]
         checks += zookeeper_checks(settings["broker", "zookeeper.connect"], data_dir)
+        checks += _settings(data_dir, settings)
     problems = sum(check.state == PROBLEM for check in checks)
     if form == "json":
         click.echo(json.dumps({"problems": problems, "checks": msgspec.to_builtins(checks)}))
@@ -39,6 +44,13 @@ def doctor(ctx: click.Context, data_dir: Path, config_file: Path | None, form: s
         click.echo(f"\n{problems} problem{'s' * (problems != 1)}")
     if problems:
         ctx.exit(REFUSED)
+
+
+def _settings(data_dir: Path, settings: Settings) -> Iterator[Check]:
+    with contextlib.suppress(ForebayError):  # it is down: nobody to ask
+        for line in not_heeded(data_dir, settings):
+            what, _, command = line.partition(": ")
+            yield Check("settings", WARNING, what, "settings of all brokers have one place: the cluster", command)
 
 
 def _print(check: Check) -> None:

@@ -36,7 +36,9 @@ _NEXT = {
     ErrorCode.UNKNOWN_TOPIC_OR_PARTITION: "See what there is with: forebay topic list{here}",
     ErrorCode.TOPIC_ALREADY_EXISTS: "Look at it with: forebay topic describe NAME{here}, or pass --if-not-exists",
     ErrorCode.INVALID_REPLICATION_FACTOR: "Leave -r out for what this cluster can keep",
-    ErrorCode.INVALID_CONFIG: "See the settings of a topic with: forebay topic describe NAME --all{here}",
+    ErrorCode.INVALID_CONFIG: (
+        "See the settings with: forebay topic describe NAME --all{here}, or forebay cluster describe-config --all{here}"
+    ),
     ErrorCode.MESSAGE_TOO_LARGE: (
         "See what the topic takes, max.message.bytes, with: forebay topic describe NAME --all{here}"
     ),

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from ingest.errors import RemoteError, UsageError
+from ingest.errors import RemoteError
 from ingest.wire.codes import ErrorCode
+from ops.cli.configs import changes_of, pairs
 from ops.cli.reached import Failed, bootstrap_option, format_option, here, open_admin, print_table, reported
 from ops.cli.topic_consume import consume
 from ops.cli.topic_produce import produce
@@ -52,16 +53,6 @@ def _single(names: Sequence[str], more_names: Sequence[str]) -> str:
     return found[0]
 
 
-def _pairs(texts: Sequence[str]) -> dict[str, str]:
-    pairs = {}
-    for text in texts:
-        name, equals, value = text.partition("=")
-        if not equals or not name.strip():
-            raise UsageError(f"config {text!r}: expected KEY=VALUE, such as retention.ms=86400000")
-        pairs[name.strip()] = value
-    return pairs
-
-
 def _topic_names(admin: Admin) -> Callable[[], list[str]]:
     return lambda: [found.name for found in admin.metadata().topics]
 
@@ -92,7 +83,7 @@ def create(
     failures: list[str] = []
     wanted = _named(names, more_names)
     with reported(wanted=wanted[0]):
-        settings = _pairs(configs)
+        settings = pairs(configs)
         with open_admin(data_dir, bootstrap) as admin:
             for name in wanted:
                 result: dict[str, Any] = {"name": name, "created": not validate_only, "error": None}
@@ -194,10 +185,7 @@ def alter_config(
     with _admin_reporting(data_dir, bootstrap) as admin:
         for name in wanted:
             with reported(_topic_names(admin), wanted=name):
-                changes: dict[str, str | None] = {**_pairs(sets), **dict.fromkeys(deletes)}
-                if not changes:
-                    raise UsageError("nothing to change: pass --set KEY=VALUE or --delete KEY")
-                admin.alter_configs(name, changes, validate_only=validate_only)
+                admin.alter_configs(name, changes_of(sets, deletes), validate_only=validate_only)
     _say_done(form, dict.fromkeys(wanted, "can be changed" if validate_only else "changed"))
 
 

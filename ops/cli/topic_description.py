@@ -13,10 +13,8 @@ from ingest.log.mapping import PageMap
 from ingest.log.state_page import decode_marks, decode_page_header, row_tag
 from ingest.machine import machine_id
 from ingest.wire.messages import EARLIEST_TIMESTAMP, LATEST_TIMESTAMP, BrokerMetadata
+from ops.cli.configs import described, print_configs
 from ops.cli.reached import print_table
-
-_SOURCES = {1: "topic", 2: "brokers", 4: "broker file", 5: "default"}  # Kafka's ConfigSource
-_DEFAULT = 5
 
 
 def describe_topic(admin: Admin, name: str) -> dict[str, Any]:
@@ -57,16 +55,12 @@ def describe_topic(admin: Admin, name: str) -> dict[str, Any]:
                 "log_end_offset": log_end,
             }
         )
-    configs = {
-        entry.name: {"value": entry.value, "source": _SOURCES.get(entry.source, str(entry.source))}
-        for entry in admin.describe_configs(name)
-    }
     return {
         "name": name,
         "topic_id": str(uuid.UUID(bytes=found.topic_id)),
         "replication_factor": max((len(item.replicas) for item in found.partitions), default=0),
         "partitions": partitions,
-        "configs": configs,
+        "configs": described(admin.describe_configs(name)),
     }
 
 
@@ -107,14 +101,5 @@ def print_description(description: dict[str, Any], *, all_configs: bool) -> None
         for item in description["partitions"]
     ]
     print_table([head.upper().replace("_", "-") for head in (*heads, *offsets)], rows)
-    configs = description["configs"]
-    shown = [
-        (name, config["value"], config["source"])
-        for name, config in sorted(configs.items())
-        if all_configs or config["source"] != _SOURCES[_DEFAULT]
-    ]
-    if shown:
-        click.echo()
-        print_table(("CONFIG", "VALUE", "SOURCE"), shown)
-    if len(shown) < len(configs):
-        click.echo(f"\n{len(configs) - len(shown)} settings are at their default: --all shows them")
+    click.echo()
+    print_configs(description["configs"], all_configs=all_configs)

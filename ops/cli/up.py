@@ -19,6 +19,7 @@ import click
 import msgspec
 
 from ingest.errors import ConfigError, ForebayError
+from ops.cli.cluster_config import not_heeded
 from ops.cli.found import find
 from ops.cli.options import config_option, data_dir_option
 from ops.cli.reached import MISUSED, REFUSED, Failed, reported
@@ -122,9 +123,9 @@ def up(
 class TerminalReporter:
     """Tell a person at the terminal."""
 
-    def __init__(self, data_dir: Path) -> None:
-        self._started = time.monotonic()
-        self._data_dir = data_dir
+    def __init__(self, start: Start) -> None:
+        self._began = time.monotonic()
+        self._start = start
 
     def note(self, level: str, text: str) -> None:
         click.echo(f"{time.strftime('%H:%M:%S')} {text}", err=True)
@@ -133,17 +134,24 @@ class TerminalReporter:
         threading.Thread(target=self._tell, args=(status,), daemon=True).start()  # the supervisor has to go on
 
     def _tell(self, status: SupervisorStatus) -> None:
-        reasons = await_agreement(self._data_dir)
-        print_ready(status, time.monotonic() - self._started, reasons)
+        _greet(status, self._start, self._began)
         click.echo("Ctrl-C stops it.")
 
 
 def _foreground(start: Start) -> None:
     _title()
-    failure = run_appliance(start, TerminalReporter(start.data_dir))
+    failure = run_appliance(start, TerminalReporter(start))
     if failure:
         raise Failed(_why(failure, start.data_dir))
     click.echo("Forebay has stopped.")
+
+
+def _greet(status: SupervisorStatus, start: Start, began: float) -> None:
+    reasons = await_agreement(start.data_dir)
+    print_ready(status, time.monotonic() - began, reasons)
+    with contextlib.suppress(ForebayError):  # then status says why
+        for line in not_heeded(start.data_dir, start.settings):
+            click.echo(line, err=True)
 
 
 def await_agreement(data_dir: Path) -> list[str]:
@@ -238,8 +246,7 @@ def _detached(start: Start) -> None:
         os.kill(pid, signal.SIGTERM)  # our child: its number can't be another's until it is waited for
         os.waitpid(pid, 0)
         raise
-    reasons = await_agreement(start.data_dir)
-    print_ready(status, time.monotonic() - began, reasons)
+    _greet(status, start, began)
     click.echo(f"Stop it with: forebay down --data-dir {quote(str(start.data_dir))}")
 
 

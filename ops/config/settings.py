@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from brokerd.control.broker_settings import EffectiveConfigs
+from brokerd.control.broker_settings import BROKER_SETTINGS, EffectiveConfigs
 from brokerd.control.configs import check_broker_configs
 from brokerd.control.limits import CONTROL_LIMITS
 from edge.mqtt.config import BridgeConfig, MqttConfig, is_loopback, read_secret
@@ -64,6 +64,11 @@ class Settings:
             elif value.source != DEFAULT and section == "topic-defaults":
                 found[TOPIC_SETTINGS[key].broker_name] = value.value
         return found
+
+    @property
+    def cluster_configs(self) -> dict[str, str]:
+        """What is set of `broker_configs` that all machines of a cluster have in common."""
+        return {name: value for name, value in self.broker_configs.items() if name in BROKER_SETTINGS}
 
     def mqtt(self, bootstrap: str, **changes: Any) -> MqttConfig:
         return MqttConfig(**{**self._fields("mqtt", MqttConfig), "bootstrap": bootstrap, **changes})

@@ -110,7 +110,8 @@ def _controller(settings: Settings, site: Site, ports: dict[str, int]) -> Contro
         endpoint=site.controller_endpoint,
         tcp_endpoint=endpoint,
         advertised_tcp_endpoint=advertised,
-        broker_configs=settings.broker_configs,
+        # one file for the machine is one for the cluster; several machines have their settings in the store
+        broker_configs={} if site.member.zookeeper else settings.broker_configs,
         zookeeper=site.member.zookeeper,
     )
 
@@ -139,7 +140,6 @@ def _broker(settings: Settings, site: Site, index: int, ports: dict[str, int]) -
         local_read=settings["broker", "local.read"],
         auto_create_topics_enable=settings["broker", "auto.create.topics.enable"] == "true",
         request_bytes_max=int(settings["broker", "socket.request.max.bytes"]),
-        broker_configs=settings.broker_configs,
     )
 
 

@@ -65,7 +65,7 @@ def become_member(directory: DataDir, settings: Settings, *, join: bool, accept_
                     f"{there or 'none'}; correct the address",
                     path=directory.path,
                 )
-            cluster_id = cluster_id or _enter(membership, there, connect, join=join)
+            cluster_id = cluster_id or _enter(membership, there, settings, join=join)
             taken = membership.take_broker_ids(count - len(known))
     ids = [*known, *taken]
     zookeeper = ZookeeperConfig(
@@ -95,8 +95,9 @@ def choose_broker_count(settings: Settings, known: Sequence[int], cores: int) ->
     return int(asked)
 
 
-def _enter(membership: Membership, there: str, connect: str, *, join: bool) -> str:
+def _enter(membership: Membership, there: str, settings: Settings, *, join: bool) -> str:
     """Return the cluster that a new directory belongs to from now on: the one that is there, or a new one."""
+    connect = settings["broker", "zookeeper.connect"]
     if there and not join:
         raise ConfigError(f"zookeeper {connect} holds cluster {there} already; add --join to become part of it")
     if join and not there:
@@ -105,7 +106,7 @@ def _enter(membership: Membership, there: str, connect: str, *, join: bool) -> s
         )
     if not there:
         there = _new_id()
-        membership.found(there)
+        membership.found(there, settings.cluster_configs)
     return there
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping
 
 import msgspec
 
@@ -55,14 +56,16 @@ class Membership:
         identity = read_identity(self._where, self._requests)
         return "" if identity is None else identity.cluster_id
 
-    def found(self, cluster_id: str) -> None:
-        """Make the folder this cluster's.
+    def found(self, cluster_id: str, broker_configs: Mapping[str, str]) -> None:
+        """Make the folder this cluster's, and these the settings of all its brokers.
 
         Raises:
             ForeignDirectory: another was quicker.
             StorageError: the outcome is unknown.
         """
-        found_cluster(self._where, self._requests, cluster_id)
+        self._requests.make_chroot()
+        with contextlib.suppress(Refused):
+            self._requests.transact(new_tree(cluster_id, broker_configs))
         check_cluster(self._where, self._requests, cluster_id)
 
     def take_broker_ids(self, count: int) -> list[int]:
@@ -107,13 +110,6 @@ def read_identity(where: str, requests: Requests) -> Identity | None:
             f"{where} has format {identity.format}; this version reads up to {FORMAT}: use a newer forebay", path=where
         )
     return identity
-
-
-def found_cluster(where: str, requests: Requests, cluster_id: str) -> None:
-    """Make the tree of a new cluster in an empty folder, unless someone else has just made one."""
-    requests.make_chroot()
-    with contextlib.suppress(Refused):
-        requests.transact(new_tree(cluster_id))
 
 
 def check_cluster(where: str, requests: Requests, cluster_id: str) -> None:

@@ -19,7 +19,7 @@ import structlog
 
 from brokerd.control.image import ClusterImage
 from brokerd.control.records import Change
-from brokerd.control.zookeeper.cluster import check_cluster, found_cluster, read_identity
+from brokerd.control.zookeeper.cluster import check_cluster
 from brokerd.control.zookeeper.presence import Presence
 from brokerd.control.zookeeper.records import Records
 from brokerd.control.zookeeper.reign import Reign, epoch_node, epoch_of, fenced
@@ -68,7 +68,6 @@ class ZookeeperStore:
         machine: Tells the machines of a cluster apart.
         credentials: "user:password": nodes are this user's alone (digest). Without, anyone who reaches the servers may
             read and change them.
-        may_create: Whether an empty folder is a new cluster. Where brokers hold data already it is a wrong address.
         alone: The caller holds a lock that no other candidate of this machine can have: one that was controller is
             dead, and need not be waited for until its session times out.
     """
@@ -82,14 +81,12 @@ class ZookeeperStore:
         machine: str,
         credentials: str = "",
         session_timeout_ms: int = SESSION_TIMEOUT_MS,
-        may_create: bool = True,
         alone: bool = False,
         request_bytes_max: int = REQUEST_BYTES_MAX,
     ) -> None:
         self._cluster_id = cluster_id
         self._endpoint = endpoint
         self._machine = machine
-        self._may_create = may_create
         self._alone = alone
         self._request_bytes_max = request_bytes_max
         self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
@@ -191,12 +188,10 @@ class ZookeeperStore:
             raise StorageError(f"{self._where}{CONTROLLER} can't be read: {error}", path=self._where) from None
 
     def _enter(self, requests: Requests) -> None:
-        """Make sure once that the folder is this cluster's; make it if there is none."""
+        """Make sure once that the folder is this cluster's."""
         if self._known:
             return
         requests.sync()  # a server that lags must not show a cluster of ours as an empty folder
-        if self._may_create and read_identity(self._where, requests) is None:
-            found_cluster(self._where, requests, self._cluster_id)
         check_cluster(self._where, requests, self._cluster_id)
         self._known = True
 

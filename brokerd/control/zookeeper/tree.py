@@ -15,12 +15,12 @@ The bytes: docs/format/metadata-store.md.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
 
-from brokerd.control.records import Change, Put, Record, Remove, encode_record
+from brokerd.control.records import BrokerConfigsRecord, Change, Put, Record, Remove, encode_record
 from brokerd.control.stored import check_value, checksum, decode_stored
 from ingest.errors import StorageError
 
@@ -96,8 +96,8 @@ class Check:
 Operation = Create | SetData | Delete | Check
 
 
-def new_tree(cluster_id: str) -> list[Operation]:
-    """Return what makes an empty tree, in one transaction."""
+def new_tree(cluster_id: str, broker_configs: Mapping[str, str]) -> list[Operation]:
+    """Return what makes the tree of a cluster without brokers, in one transaction."""
     identity = msgspec.json.encode(Identity(cluster_id, APPLICATION, FORMAT))
     return [
         Create("/cluster"),
@@ -108,6 +108,7 @@ def new_tree(cluster_id: str) -> list[Operation]:
         Create(NEXT_BROKER_ID, b"1"),
         Create(JOURNAL, msgspec.json.encode(Journal())),
         Create(RECORDS),
+        *RecordTree().plan([Put(BrokerConfigsRecord(dict(broker_configs)))]),
     ]
 
 

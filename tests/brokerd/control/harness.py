@@ -6,7 +6,7 @@ import os
 import select
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,6 +19,7 @@ from brokerd.control.embedded import EmbeddedStore
 from brokerd.control.image import ClusterImage
 from brokerd.control.records import PartitionRecord, Put, Record
 from brokerd.control.store import MetadataStore
+from brokerd.control.zookeeper.cluster import Membership
 from brokerd.control.zookeeper.store import ZookeeperStore
 from ingest.wire.frames import Response, decode_body, decode_response, encode_request
 from ingest.wire.messages import (
@@ -35,6 +36,7 @@ from ingest.wire.messages import (
 
 CLUSTER_ID = "test-cluster"
 TIMEOUT_MS = 5000
+NOTHING_SET: Mapping[str, str] = {}
 
 
 SESSION_MS = 2000  # ZooKeeper's; the test ensemble grants 400 to 4000
@@ -47,6 +49,12 @@ def open_store(at: str, *, cluster_id: str = CLUSTER_ID, endpoint: str = "", **o
         return EmbeddedStore(place, cluster_id=cluster_id, endpoint=endpoint)
     options = {"machine": "this-machine", "session_timeout_ms": SESSION_MS} | options
     return ZookeeperStore(place, cluster_id=cluster_id, endpoint=endpoint, **options)
+
+
+def found_cluster(connect: str, cluster_id: str = CLUSTER_ID, broker_configs: Mapping[str, str] = NOTHING_SET) -> None:
+    """Make a folder of an ensemble a cluster's, as the first machine does."""
+    with Membership(connect, credentials="", session_timeout_ms=SESSION_MS) as membership:
+        membership.found(cluster_id, broker_configs)
 
 
 class ThreadLifeline:

@@ -10,11 +10,10 @@ import pytest
 import zmq
 
 from brokerd.control.config import ControllerConfig, ZookeeperConfig
-from brokerd.control.zookeeper.cluster import Membership
 from ingest.wire.codes import ErrorCode
 from ingest.wire.frames import Response, decode_response, encode_request
 from ingest.wire.messages import ApiVersionsRequest
-from tests.brokerd.control.harness import CLUSTER_ID, SESSION_MS, RunningController
+from tests.brokerd.control.harness import CLUSTER_ID, SESSION_MS, RunningController, found_cluster
 from tests.zookeeper import Ensemble, free_port
 
 pytestmark = pytest.mark.needs("zookeeper")
@@ -24,8 +23,7 @@ pytestmark = pytest.mark.needs("zookeeper")
 def machine(ensemble: Ensemble, tmp_path: Path) -> Iterator[Callable[[str], RunningController]]:
     """Return what starts the candidate of a machine; the cluster is founded, and all are stopped after the test."""
     connect = ensemble.connect(f"cluster-{uuid.uuid4().hex[:12]}")
-    with Membership(connect, credentials="", session_timeout_ms=SESSION_MS) as membership:
-        membership.found(CLUSTER_ID)
+    found_cluster(connect)
     running: list[RunningController] = []
 
     def start(name: str) -> RunningController:

@@ -31,7 +31,7 @@ from brokerd.control.records import (
     encode_record,
 )
 from ingest.errors import Fenced, ForeignDirectory, StorageError
-from tests.brokerd.control.harness import Candidate, open_store, partition_record
+from tests.brokerd.control.harness import Candidate, found_cluster, open_store, partition_record
 from tests.processes import Processes
 from tests.zookeeper import Ensemble
 
@@ -130,7 +130,7 @@ class ZookeeperPlace(Place):
 
     def make_foreign(self) -> None:
         with self._ensemble.client() as client:
-            client.create(f"/{self._folder}/cluster/id", b'{"version":"1","id":"xyz"}', makepath=True)
+            client.set(f"/{self._folder}/cluster/id", b'{"version":"1","id":"xyz"}')
 
     def remove(self, path: str) -> None:
         with self._ensemble.client() as client:
@@ -150,7 +150,9 @@ class ZookeeperPlace(Place):
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
     if request.param == "embedded":
         return EmbeddedPlace(tmp_path / "controller")
-    return ZookeeperPlace(request.getfixturevalue("ensemble"), f"cluster-{uuid.uuid4().hex[:12]}")
+    place = ZookeeperPlace(request.getfixturevalue("ensemble"), f"cluster-{uuid.uuid4().hex[:12]}")
+    found_cluster(place.at.removeprefix("zookeeper:"))
+    return place
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import select
@@ -28,7 +29,7 @@ from brokerd.control.zookeeper.store import ZookeeperStore
 from brokerd.control.zookeeper.tree import BrokerNode
 from ingest.errors import ConfigError, DiskFull, Fenced, ForeignDirectory, StorageError
 from tests.brokerd.control.candidate import PARTITIONS
-from tests.brokerd.control.harness import CLUSTER_ID, SESSION_MS, Candidate, open_store, partition_record
+from tests.brokerd.control.harness import CLUSTER_ID, SESSION_MS, Candidate, found_cluster, open_store, partition_record
 from tests.brokerd.control.test_store import ROOT, TOPIC_ID, start_candidate, wait_present
 from tests.processes import Processes
 from tests.zookeeper import Ensemble
@@ -43,6 +44,8 @@ def folder() -> str:
 
 @pytest.fixture
 def at(ensemble: Ensemble, folder: str) -> str:
+    """Return where a cluster is, founded and never used."""
+    found_cluster(ensemble.connect(folder))
     return f"zookeeper:{ensemble.connect(folder)}"
 
 
@@ -516,17 +519,20 @@ def test_all_partitions_a_cluster_may_have_change_in_one_commit(active: Candidat
 def test_an_address_without_a_cluster_is_no_new_one_where_data_is(
     new_candidate: Callable[..., Candidate], ensemble: Ensemble, folder: str
 ) -> None:
-    with pytest.raises(StorageError, match=f"{folder} holds no cluster, though this one has data"):
-        new_candidate(may_create=False).win()
+    empty = f"{folder}-empty"
+    with pytest.raises(StorageError, match=f"{empty} holds no cluster, though this one has data"):
+        new_candidate(at=f"zookeeper:{ensemble.connect(empty)}").win()
     with ensemble.client() as client:
-        assert client.exists(f"/{folder}") is None
-    new_candidate().win()
+        assert client.exists(f"/{empty}") is None
 
 
 def test_nobody_but_its_user_reads_or_changes_a_tree_with_credentials(
     new_candidate: Callable[..., Candidate], ensemble: Ensemble, folder: str
 ) -> None:
-    deep = f"zookeeper:{ensemble.connect(folder)}/deep/cluster"
+    connect = f"{ensemble.connect(folder)}/deep/cluster"
+    with Membership(connect, credentials="forebay:secret:word", session_timeout_ms=SESSION_MS) as first:
+        first.found(CLUSTER_ID, {})
+    deep = f"zookeeper:{connect}"
     owner = new_candidate(at=deep, credentials="forebay:secret:word")
     owner.win()
     owner.store.register_broker(1, 11)
@@ -612,27 +618,30 @@ def test_the_whole_root_of_an_ensemble_may_not_be_someone_elses(ensemble: Ensemb
 # ---- founding and joining --------------------------------------------------------------------------------------------
 
 
-def membership(at: str) -> Membership:
-    return Membership(at.removeprefix("zookeeper:"), credentials="", session_timeout_ms=SESSION_MS)
+def membership(ensemble: Ensemble, folder: str) -> Membership:
+    return Membership(ensemble.connect(folder), credentials="", session_timeout_ms=SESSION_MS)
 
 
-def test_the_first_machine_founds_a_cluster_and_others_find_it(at: str) -> None:
-    with membership(at) as first, membership(at) as second:
+def test_the_first_machine_founds_a_cluster_and_others_find_it(ensemble: Ensemble, folder: str) -> None:
+    with membership(ensemble, folder) as first, membership(ensemble, folder) as second:
         assert first.cluster_id() == ""
-        first.found("one")
+        first.found("one", {"log.retention.ms": "5"})
         assert second.cluster_id() == "one"
         with pytest.raises(ForeignDirectory, match="belongs to cluster one, not to two"):
-            second.found("two")
+            second.found("two", {"log.retention.ms": "7"})
+    candidate = Candidate(open_store(f"zookeeper:{ensemble.connect(folder)}", cluster_id="one"))
+    with contextlib.closing(candidate.store):
+        assert candidate.win().broker_configs == {"log.retention.ms": "5"}, "the founder's settings are the cluster's"
 
 
-def test_no_two_machines_are_given_the_same_broker_id(at: str) -> None:
-    with membership(at) as first:
-        first.found("one")
+def test_no_two_machines_are_given_the_same_broker_id(ensemble: Ensemble, folder: str) -> None:
+    with membership(ensemble, folder) as first:
+        first.found("one", {})
         assert first.take_broker_ids(2) == [1, 2]
     taken: list[int] = []
 
     def take() -> None:
-        with membership(at) as machine:
+        with membership(ensemble, folder) as machine:
             for _ in range(3):
                 taken.extend(machine.take_broker_ids(2))
 
@@ -644,8 +653,8 @@ def test_no_two_machines_are_given_the_same_broker_id(at: str) -> None:
     assert sorted(taken) == list(range(3, 21))
 
 
-def test_what_is_no_cluster_of_ours_is_not_joined(at: str, ensemble: Ensemble, folder: str) -> None:
+def test_what_is_no_cluster_of_ours_is_not_joined(ensemble: Ensemble, folder: str) -> None:
     with ensemble.client() as client:
         client.create(f"/{folder}/cluster/id", b'{"version":"1","id":"xyz"}', makepath=True)
-    with membership(at) as machine, pytest.raises(ForeignDirectory, match="not a Forebay metadata store"):
+    with membership(ensemble, folder) as machine, pytest.raises(ForeignDirectory, match="not a Forebay metadata store"):
         machine.cluster_id()

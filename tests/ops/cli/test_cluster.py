@@ -98,3 +98,25 @@ def test_a_broker_is_drained_and_shown_as_that(cluster: Cluster) -> None:
     assert "stay: there is no other broker" in stays.stderr
     run(cluster, cluster_command, "drain", "3", "--undo")
     assert run(cluster, cluster_command, "drain", "9", code=1).stderr.startswith("Error: INVALID_REQUEST")
+
+
+def test_settings_of_all_brokers_change_while_they_run(cluster: Cluster) -> None:
+    assert "settings are at their default: --all" in run(cluster, cluster_command, "describe-config").stdout
+    run(cluster, cluster_command, "alter-config", "--set", "num.partitions=4", "--dry")
+    assert as_json(cluster, cluster_command, "describe-config")["num.partitions"]["value"] == "1"
+    done = run(cluster, cluster_command, "alter-config", "--set", "num.partitions=4", "--set", "log.retention.hours=2")
+    assert done.stdout == "num.partitions, log.retention.hours: changed\n"
+    run(cluster, topic_command, "create", "t")
+    assert len(partitions(cluster)) == 4
+    shown = run(cluster, cluster_command, "describe-config").stdout.splitlines()
+    assert [line.split() for line in shown[1:3]] == [
+        ["log.retention.hours", "2", "brokers"],
+        ["num.partitions", "4", "brokers"],
+    ]
+    run(cluster, cluster_command, "alter-config", "--delete", "num.partitions")
+    assert as_json(cluster, cluster_command, "describe-config")["num.partitions"]["source"] == "default"
+    refused = run(cluster, cluster_command, "alter-config", "--set", "num.partition=4", code=1)
+    assert "did you mean num.partitions?" in refused.stderr
+    refused = run(cluster, cluster_command, "alter-config", "--set", "num.partitions=x", code=1)
+    assert "expected a whole number" in refused.stderr
+    assert "nothing to change" in run(cluster, cluster_command, "alter-config", code=2).stderr

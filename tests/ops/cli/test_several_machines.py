@@ -163,3 +163,30 @@ def test_founding_joining_and_leaving_are_not_mistaken_for_each_other(
     alone.down()
     assert "metadata of a cluster of its own" in alone.up("--zookeeper", connect, *LISTENERS, code=2).stderr
     alone.up()
+
+
+def test_settings_of_all_brokers_are_the_clusters_whichever_machine_has_the_controller(
+    machine: Callable[[str], Forebay], connect: str
+) -> None:
+    first, second = machine("a"), machine("b")
+    for appliance, count in (first, "3"), (second, "5"):
+        appliance.environment |= {"FOREBAY_NUM_PARTITIONS": count, "FOREBAY_ZOOKEEPER_CONNECT": connect}
+        appliance.environment["FOREBAY_LISTENERS"] = "tcp://127.0.0.1:0"
+    assert first.up("--brokers", "1").stderr == ""
+    told = second.up("--join", "--brokers", "1").stderr
+    hint = "forebay cluster alter-config --set num.partitions=5"
+    assert told == f"num.partitions=5 is set here, but the cluster has 3: {hint}\n"
+    done = second.run("doctor", "--format", "json", "--data-dir", str(second.data_dir), code=None)
+    assert [c["next"] for c in json.loads(done.stdout)["checks"] if c["name"] == "settings"] == [hint]
+
+    def partitions_of(name: str) -> int:
+        here = ("--data-dir", str(second.data_dir))
+        second.run("topic", "create", name, *here)
+        return len(json.loads(second.run("topic", "describe", name, *here, "--format", "json").stdout)["partitions"])
+
+    assert partitions_of("before") == 3
+    first.down()
+    second.run("cluster", "info", "--data-dir", str(second.data_dir))
+    assert partitions_of("after") == 3, "its own controller decides now"
+    second.run("cluster", "alter-config", "--set", "num.partitions=4", "--data-dir", str(second.data_dir))
+    assert partitions_of("changed") == 4

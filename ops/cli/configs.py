@@ -1,0 +1,66 @@
+"""Settings on the command line: KEY=VALUE as they are given, a table as they are shown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ingest.errors import UsageError
+from ops.cli.reached import print_table
+
+if TYPE_CHECKING:
+    from ingest.wire.messages import ConfigEntry
+
+DEFAULT = "default"
+_SOURCES = {1: "topic", 2: "brokers", 4: "broker file", 5: DEFAULT}  # Kafka's ConfigSource
+
+
+def changes_of(sets: Sequence[str], deletes: Sequence[str]) -> dict[str, str | None]:
+    """Return what --set and --delete ask for; None puts a default back.
+
+    Raises:
+        UsageError: nothing is asked for, or a text is no KEY=VALUE.
+    """
+    changes: dict[str, str | None] = {**pairs(sets), **dict.fromkeys(deletes)}
+    if not changes:
+        raise UsageError("nothing to change: pass --set KEY=VALUE or --delete KEY")
+    return changes
+
+
+def pairs(texts: Sequence[str]) -> dict[str, str]:
+    """Return the settings of texts like KEY=VALUE.
+
+    Raises:
+        UsageError: one is none.
+    """
+    found = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name.strip():
+            raise UsageError(f"config {text!r}: expected KEY=VALUE, such as retention.ms=86400000")
+        found[name.strip()] = value
+    return found
+
+
+def described(entries: Iterable[ConfigEntry]) -> dict[str, Any]:
+    """Return value and source of each setting, for JSON."""
+    return {
+        entry.name: {"value": entry.value, "source": _SOURCES.get(entry.source, str(entry.source))} for entry in entries
+    }
+
+
+def print_configs(configs: dict[str, Any], *, all_configs: bool) -> None:
+    """Print what `described` returned; without `all_configs` only what is not at its default."""
+    shown = [
+        (name, config["value"], config["source"])
+        for name, config in sorted(configs.items())
+        if all_configs or config["source"] != DEFAULT
+    ]
+    if shown:
+        print_table(("CONFIG", "VALUE", "SOURCE"), shown)
+    if len(shown) < len(configs):
+        click.echo(
+            f"{chr(10) * bool(shown)}{len(configs) - len(shown)} settings are at their default: --all shows them"
+        )

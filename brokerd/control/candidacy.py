@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from brokerd.control.config import ControllerConfig, ZookeeperConfig
@@ -21,9 +21,11 @@ Won = tuple[MetadataStore, int]
 
 
 @contextlib.contextmanager
-def candidacy(config: ControllerConfig, lifeline: Lifeline) -> Iterator[Won | None]:
+def candidacy(config: ControllerConfig, lifeline: Lifeline, wait_for: Callable[[str], None]) -> Iterator[Won | None]:
     """Wait for the office; yield the store and the controller epoch, or None if told to stop; leave it at the end.
 
+    Args:
+        wait_for: Called with what is lacking before anyone can have the office, "" once it is there.
     Raises:
         ConfigError: the endpoint can't be bound, or the store's address can't be used.
         StorageError: the store can't be used.
@@ -37,7 +39,7 @@ def candidacy(config: ControllerConfig, lifeline: Lifeline) -> Iterator[Won | No
             if not holder:
                 yield None
                 return
-            with contextlib.closing(_store(config, config.zookeeper, holder)) as shared:
+            with contextlib.closing(_store(config, config.zookeeper, holder, wait_for)) as shared:
                 yield _won(shared, _campaign(config, config.zookeeper, shared, lifeline))
 
 
@@ -51,7 +53,9 @@ def _campaign(
         return store.campaign(lifeline.stop_fd, lifeline.beat)
 
 
-def _store(config: ControllerConfig, zookeeper: ZookeeperConfig, holder: str) -> ZookeeperStore:
+def _store(
+    config: ControllerConfig, zookeeper: ZookeeperConfig, holder: str, wait_for: Callable[[str], None]
+) -> ZookeeperStore:
     return ZookeeperStore(
         zookeeper.connect,
         cluster_id=config.cluster_id,
@@ -60,6 +64,7 @@ def _store(config: ControllerConfig, zookeeper: ZookeeperConfig, holder: str) ->
         credentials=zookeeper.credentials,
         session_timeout_ms=zookeeper.session_timeout_ms,
         alone=True,
+        wait_for=wait_for,
     )
 
 

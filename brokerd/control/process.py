@@ -61,7 +61,7 @@ def run(config: ControllerConfig, lifeline: Lifeline) -> None:
     check_broker_configs(EffectiveConfigs(config.broker_configs, {}), CONTROL_LIMITS)
     loop = ControllerLoop(config, lifeline)
     lifeline.serve_stats(loop.stats)
-    with candidacy(config, lifeline) as won:
+    with candidacy(config, lifeline, loop.wait_for) as won:
         if won is not None:
             loop.run(*won)
 
@@ -83,6 +83,10 @@ class ControllerLoop:
     def stats(self) -> ControllerStats:
         """Return the last snapshot. Thread: any."""
         return self._stats
+
+    def wait_for(self, what: str) -> None:
+        """Take note of what a standby lacks, "" for nothing."""
+        self._stats = ControllerStats(role="standby", waits_for=what)
 
     def run(self, store: MetadataStore, controller_epoch: int) -> None:
         """Serve as the controller of this epoch; the caller holds the lock, so binding steals no one's endpoint."""

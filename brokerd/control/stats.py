@@ -12,6 +12,7 @@ class ControllerStats(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         role: "active", or "standby" while another process holds the lock.
+        waits_for: What a standby lacks to become active, but for another's end; "" if nothing.
         requests: By the api's name.
         errors: Answers with a code, single topics of a request not counted.
         dropped: Messages that were none, and so had no one to answer to.
@@ -24,6 +25,7 @@ class ControllerStats(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     role: str
+    waits_for: str = ""
     controller_epoch: int = -1
     version: int = -1
     topics: int = 0

@@ -33,6 +33,7 @@ from ops.supervisor.status import SupervisorStatus
 READY_SECONDS = 120.0
 AGREED_SECONDS = 3.0  # all serve: the monitor sees it within tens of ms, if nothing is wrong
 _LOOK_SECONDS = 0.02
+_PATIENCE_SECONDS = 5.0  # a start that takes longer says what it waits for
 
 
 @click.command()
@@ -126,11 +127,23 @@ class TerminalReporter:
     def __init__(self, start: Start) -> None:
         self._began = time.monotonic()
         self._start = start
+        self._over = threading.Event()
+        threading.Thread(target=self._tell_waiting, daemon=True).start()
 
     def note(self, level: str, text: str) -> None:
         click.echo(f"{time.strftime('%H:%M:%S')} {text}", err=True)
 
+    def end(self) -> None:
+        """Tell no more of what is waited for."""
+        self._over.set()
+
+    def _tell_waiting(self) -> None:
+        waiting = _Waiting(self._start.data_dir)
+        while not self._over.wait(_PATIENCE_SECONDS):
+            waiting.tell()
+
     def ready(self, status: SupervisorStatus) -> None:
+        self.end()
         threading.Thread(target=self._tell, args=(status,), daemon=True).start()  # the supervisor has to go on
 
     def _tell(self, status: SupervisorStatus) -> None:
@@ -140,7 +153,11 @@ class TerminalReporter:
 
 def _foreground(start: Start) -> None:
     _title()
-    failure = run_appliance(start, TerminalReporter(start))
+    reporter = TerminalReporter(start)
+    try:
+        failure = run_appliance(start, reporter)
+    finally:
+        reporter.end()
     if failure:
         raise Failed(_why(failure, start.data_dir))
     click.echo("Forebay has stopped.")
@@ -152,6 +169,21 @@ def _greet(status: SupervisorStatus, start: Start, began: float) -> None:
     with contextlib.suppress(ForebayError):  # then status says why
         for line in not_heeded(start.data_dir, start.settings):
             click.echo(line, err=True)
+
+
+class _Waiting:
+    """Tell why an appliance that starts is not ready yet, each time the reasons are others."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self._data_dir = data_dir
+        self._told: list[str] = []
+
+    def tell(self) -> None:
+        with contextlib.suppress(ForebayError):
+            reasons = describe(find(self._data_dir))["reasons"]
+            if reasons and reasons != self._told:
+                self._told = reasons
+                click.echo("waiting: " + "; ".join(reasons), err=True)
 
 
 def await_agreement(data_dir: Path) -> list[str]:
@@ -277,9 +309,14 @@ def _background(start: Start, writer: int) -> int:
 
 def _await(reader: int, start: Start) -> SupervisorStatus:
     deadline = time.monotonic() + READY_SECONDS
+    waiting = _Waiting(start.data_dir)
     unread = b""
     while True:
-        if not select.select([reader], [], [], max(0.0, deadline - time.monotonic()))[0]:
+        left_s = deadline - time.monotonic()
+        if not select.select([reader], [], [], min(max(0.0, left_s), _PATIENCE_SECONDS))[0]:
+            if left_s > _PATIENCE_SECONDS:
+                waiting.tell()
+                continue
             raise Failed(
                 f"not ready after {READY_SECONDS:.0f} s; it goes on starting: see "
                 f"`forebay status --data-dir {quote(str(start.data_dir))}` and {start.data_dir}/forebay.log"

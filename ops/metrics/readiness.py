@@ -24,9 +24,10 @@ def reasons(view: View, expected: Sequence[str]) -> list[str]:
     found += [f"{name} is {state}" for name, state in states.items() if state != RUNNING]
     if not view.brokers:
         found.append("no broker answers")
+    no_controller = next((one.waits_for for one in view.controllers.values() if one.waits_for), "")
     for name, broker in view.brokers.items():
         if not broker.registered:
-            why = f": {broker.refusal}" if broker.refusal else ""
+            why = f": {broker.refusal or no_controller}" if broker.refusal or no_controller else ""
             found.append(f"{name} is not registered with the controller{why}")
         if broker.directory_failed:
             found.append(f"{name}: its log directory failed; see `forebay doctor`")

@@ -50,6 +50,7 @@ SESSION_TIMEOUT_MS = 18_000  # Kafka's zookeeper.session.timeout.ms
 REQUEST_BYTES_MAX = 512 << 10  # half of ZooKeeper's jute.maxbuffer; some 2,000 partitions
 BEAT_MS = 250  # twice as often as the store's contract asks; a watch that got lost is made up for by then
 KEEP_MS_MAX = 1000
+PATIENCE_MS = 1000  # making a connection takes a while
 
 
 class _Stopped(Exception):
@@ -70,6 +71,7 @@ class ZookeeperStore:
             read and change them.
         alone: The caller holds a lock that no other candidate of this machine can have: one that was controller is
             dead, and need not be waited for until its session times out.
+        wait_for: Called when a campaign can't go on for want of an answer, with the reason, and with "" when it can.
     """
 
     def __init__(
@@ -82,12 +84,14 @@ class ZookeeperStore:
         credentials: str = "",
         session_timeout_ms: int = SESSION_TIMEOUT_MS,
         alone: bool = False,
+        wait_for: Callable[[str], None] = lambda _: None,
         request_bytes_max: int = REQUEST_BYTES_MAX,
     ) -> None:
         self._cluster_id = cluster_id
         self._endpoint = endpoint
         self._machine = machine
         self._alone = alone
+        self._wait_for = wait_for
         self._request_bytes_max = request_bytes_max
         self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._session = Session(
@@ -127,18 +131,23 @@ class ZookeeperStore:
         poller_of_both = select.poll()
         poller_of_both.register(stop_fd, select.POLLIN)
         poller_of_both.register(self._wake_fd, select.POLLIN)
-        reason = ""
+        told, trying_since_ms = "", now_ms()
         try:
             while True:
                 idle()
                 self._drain()
+                reason, reign = "", None
                 try:
                     reign = self._win(requests)
+                    trying_since_ms = now_ms()
                 except Unreachable as error:
-                    if str(error) != reason:
+                    if now_ms() - trying_since_ms >= PATIENCE_MS:
                         reason = str(error)
+                if reason != told:
+                    told = reason
+                    self._wait_for(reason)
+                    if reason:
                         log.warning("waiting for zookeeper", reason=reason)
-                    reign = None
                 if reign is not None:
                     self._records = Records(self._session, reign, self._request_bytes_max)
                     self._reign = reign
@@ -321,6 +330,8 @@ class ZookeeperStore:
                 if self._presence.wanted:
                     self._enter(requests)
                     self._presence.keep(requests)
+            except Unreachable:
+                pass  # the session tells of its connection
             except StorageError as error:
                 if str(error) != reason:
                     reason = str(error)

@@ -6,6 +6,7 @@ import contextlib
 import json
 import shutil
 import socket
+import subprocess
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -88,6 +89,32 @@ def test_what_a_start_that_failed_has_founded_is_there_for_the_next(
         assert "is taken" in refused.stderr
     appliance.up("--zookeeper", connect, *LISTENERS, "--brokers", "1")
     assert brokers(appliance) == {1: True}
+
+
+def test_a_start_without_zookeeper_says_what_it_waits_for_and_goes_on_when_it_is_there(
+    machine: Callable[[str], Forebay], connect: str, ensemble: Ensemble
+) -> None:
+    appliance = machine("a")
+    arguments = ("--zookeeper", connect, *LISTENERS)
+    appliance.up(*arguments, "--brokers", "1")
+    appliance.down()
+    ensemble.kill(*ensemble.numbers)
+    with contextlib.ExitStack() as stack:
+        starting = appliance.start(
+            "up", "--data-dir", str(appliance.data_dir), *ANY_PORTS, *arguments, stderr=subprocess.PIPE
+        )
+        assert starting.stderr is not None
+        stack.callback(starting.wait, 30)
+        stack.callback(starting.terminate)
+        line = ""
+        while "waiting: " not in line:
+            line = starting.stderr.readline()
+            assert line, "it ended"
+        assert "broker-1 is not registered with the controller: zookeeper" in line
+        assert "no server that belongs to a quorum answers" in line
+        ensemble.start(*ensemble.numbers)
+        appliance.run("cluster", "health", "--exit-when-healthy", "--data-dir", str(appliance.data_dir))
+        assert appliance.status()["ready"]
 
 
 def test_a_bare_folder_is_no_claim_to_another_machines_broker(machine: Callable[[str], Forebay], connect: str) -> None:

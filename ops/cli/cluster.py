@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ingest.wire.messages import MetadataResponse
 
 LOOK_S = 0.5
+COPIES_USUAL = 3  # at most; more is for who asks for it
 _UNLED = -1
 
 
@@ -102,8 +103,11 @@ def health(exit_when_healthy: bool, data_dir: str | None, bootstrap: str | None,
 
 def _health(metadata: MetadataResponse) -> dict[str, Any]:
     """Return what is not as it should be, partitions as topic-partition."""
-    leaderless, under_replicated, moving = [], [], []
+    leaderless, under_replicated, moving, could_have_more = [], [], [], []
+    machines = len({broker.rack or broker.site for broker in metadata.brokers if broker.alive})
     for topic in metadata.topics:
+        if any(len(partition.replicas) < min(machines, COPIES_USUAL) for partition in topic.partitions):
+            could_have_more.append(topic.name)
         for partition in topic.partitions:
             name = f"{topic.name}-{partition.partition}"
             if partition.leader == _UNLED:
@@ -119,6 +123,7 @@ def _health(metadata: MetadataResponse) -> dict[str, Any]:
         "leaderless": leaderless,
         "under_replicated": under_replicated,
         "moving": moving,
+        "could_have_more_copies": could_have_more,
     }
 
 
@@ -129,6 +134,7 @@ def _print_health(found: dict[str, Any]) -> None:
         ("leaderless", "partitions without a leader"),
         ("under_replicated", "partitions short of copies in sync"),
         ("moving", "partitions that move"),
+        ("could_have_more_copies", "topics with fewer copies than machines"),
     ):
         if found[key]:
             some = ", ".join(map(str, found[key][:10]))

@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,8 @@ from ingest.machine import machine_id
 from ops.supervisor.control_client import ask, decode_identity
 from ops.supervisor.control_server import SUFFIX, Connection, ControlServer
 from tests.processes import Processes
+
+LEAVE_S = 5.0
 
 
 class ProcessLifeline:
@@ -194,6 +196,16 @@ class Cluster:
     def log_tail(self) -> str:
         return "\n".join(path.read_text()[-2000:] for path in self.directory.glob("*.log"))
 
+    def end_brokers(self) -> None:
+        """End the brokers while there is a controller to take leave of."""
+        brokers = [child for name, child in self.children.items() if name != "controller" and child.poll() is None]
+        for number in signal.SIGTERM, signal.SIGCONT:
+            for child in brokers:
+                child.send_signal(number)
+        for child in brokers:
+            with suppress(subprocess.TimeoutExpired):
+                child.wait(LEAVE_S)
+
     def close(self) -> None:
         for path in self.run_dir.iterdir():
             path.unlink()
@@ -220,6 +232,7 @@ def running_cluster(
         running.start()
         yield running
     finally:
+        running.end_brokers()
         processes.end()
         running.close()
 

@@ -49,7 +49,7 @@ def _campaign(
     with Guide(config.endpoint, store.controller_endpoint):
         lifeline.ready()  # a machine serves as well while another one's process is the controller
         for broker_id in zookeeper.broker_ids:
-            store.register_broker(broker_id, 0)
+            store.register_broker(broker_id)
         return store.campaign(lifeline.stop_fd, lifeline.beat)
 
 
@@ -63,7 +63,6 @@ def _store(
         machine=holder,
         credentials=zookeeper.credentials,
         session_timeout_ms=zookeeper.session_timeout_ms,
-        alone=True,
         wait_for=wait_for,
     )
 

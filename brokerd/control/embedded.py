@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from brokerd.control.image import ClusterImage
@@ -35,13 +35,11 @@ _EPOCH_PATH = "/controller_epoch"
 class EmbeddedStore:
     """The records of one cluster in <directory>/meta.db. Thread: the controller's."""
 
-    def __init__(self, directory: str | os.PathLike[str], *, cluster_id: str, endpoint: str = "") -> None:
+    def __init__(self, directory: str | os.PathLike[str], *, cluster_id: str) -> None:
         self._directory = Path(directory)
         self._path = self._directory / "meta.db"
         self._reserve = self._directory / "reserve"
         self._cluster_id = cluster_id
-        self._endpoint = endpoint
-        self._present: dict[int, int] = {}
         self._lock = ControllerLock(self._directory / "lock")
         self._db: sqlite3.Connection | None = None
 
@@ -85,17 +83,9 @@ class EmbeddedStore:
     def check(self) -> None:
         """Return: no one else can be the controller while this process holds the lock."""
 
-    def register_broker(self, broker_id: int, incarnation: int) -> None:
-        """Note it for `present`: on one machine a broker's presence is its heartbeat and its directory's lock."""
-        self._present[broker_id] = incarnation
-
-    def present(self) -> dict[int, int]:
-        """Return what was registered with this object: there are no other machines."""
-        return dict(self._present)
-
-    def controller_endpoint(self) -> str:
-        """Return this process's own endpoint while it holds the lock."""
-        return self._endpoint if self._lock.held else ""
+    def absent(self, broker_ids: Iterable[int]) -> set[int]:
+        """Return none: there are no other machines."""
+        return set()
 
     def resign(self) -> None:
         """Close the file, then free the lock."""
@@ -107,7 +97,6 @@ class EmbeddedStore:
 
     def close(self) -> None:
         """Resign."""
-        self._present.clear()
         self.resign()
 
     # ---- the file ----------------------------------------------------------------------------------------------------

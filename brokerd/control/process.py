@@ -123,10 +123,8 @@ class ControllerLoop:
 
     def _absent(self, image: ClusterImage) -> set[int]:
         """Return the brokers whose machine does not reach the store, as far as that is known."""
-        if self._config.zookeeper is None:
-            return set()
         try:
-            return set(image.alive_brokers()) - set(self._store.present())
+            return self._store.absent(image.alive_brokers())
         except StorageError as error:
             log.warning("which machines are there is not known", reason=str(error))
             return set()

@@ -1,12 +1,12 @@
 """The metadata store as the controller sees it: a handful of calls, whatever keeps the records.
 
 `brokerd.control.embedded` is for one machine, `brokerd.control.zookeeper` for several: there campaign is an ephemeral
-node, the controller epoch a node every transaction checks, a broker's presence an ephemeral node.
+node, and the controller epoch a node every transaction checks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 from brokerd.control.image import ClusterImage
@@ -54,29 +54,18 @@ class MetadataStore(Protocol):
         """
         ...
 
-    def register_broker(self, broker_id: int, incarnation: int) -> None:
-        """Make the presence of a broker of this machine known to all candidates, for as long as this process lives.
-
-        A standby does so too, before its campaign. Calling again with another incarnation replaces it. Does not wait.
-        """
-        ...
-
-    def present(self) -> dict[int, int]:
-        """Return the brokers that are present on any machine: id -> incarnation.
+    def absent(self, broker_ids: Iterable[int]) -> set[int]:
+        """Return those of the brokers whose machine does not reach the store.
 
         Raises:
             StorageError: it can't be told now, which says nothing about any broker.
         """
         ...
 
-    def controller_endpoint(self) -> str:
-        """Return where the active controller serves, as the campaign saw it last; "" if there is none. Thread: any."""
-        ...
-
     def resign(self) -> None:
-        """Let the next candidate win, now. Every commit after this raises. Brokers registered here stay present."""
+        """Let the next candidate win, now. Every commit after this raises."""
         ...
 
     def close(self) -> None:
-        """Resign, and take back the presence of all brokers registered here."""
+        """Resign, and let go of everything."""
         ...

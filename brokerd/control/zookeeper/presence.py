@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
 
 import msgspec
 
@@ -14,18 +13,8 @@ from ingest.errors import StorageError
 _TRIES = 3  # each loses only to another change of the same node
 
 
-@dataclass(slots=True)
-class _Wish:
-    """What is to be; `done` once it was."""
-
-    incarnation: int
-    done: bool = False
-
-
 class Presence:
     """Keep the nodes of this machine's brokers and read everyone's. Thread: any.
-
-    Of a machine's candidates one registers a broker: the last to do so has its node, and the others warn.
 
     A node is replaced in one transaction, so that nobody sees a broker gone for the moment between.
     """
@@ -34,33 +23,31 @@ class Presence:
         self._session = session
         self._machine = machine
         self._mutex = threading.Lock()
-        self._wishes: dict[int, _Wish] = {}
-        self._sessions: set[int] = set()  # ours, the past ones too
+        self._here: set[int] = set()
 
     @property
     def wanted(self) -> bool:
         """Whether any broker of this machine is registered."""
-        return bool(self._wishes)
+        return bool(self._here)
 
-    def want(self, broker_id: int, incarnation: int) -> None:
+    def want(self, broker_id: int) -> None:
         """Note that a broker is here; `keep` makes it so."""
         with self._mutex:
-            self._wishes[broker_id] = _Wish(incarnation)
+            self._here.add(broker_id)
 
     def keep(self, requests: Requests) -> None:
         """Make what is missing, also after the session ended or someone removed it.
 
-        A node that this machine's last candidate left is replaced, unless ours was there before it.
+        A node of an earlier session of this machine is replaced.
 
         Raises:
             StorageError: another machine has a broker of this id, or there is no answer: it is for the next time.
         """
         refusal: StorageError | None = None
         with self._mutex:
-            for broker_id, wish in self._wishes.items():
+            for broker_id in self._here:
                 try:
-                    self._announce(requests, broker_id, wish.incarnation, take_over=not wish.done)
-                    wish.done = True
+                    self._announce(requests, broker_id)
                 except StorageError as error:
                     refusal = error
         if refusal is not None:
@@ -69,45 +56,39 @@ class Presence:
     def forget(self) -> None:
         """Keep no node any more; they go with the session."""
         with self._mutex:
-            self._wishes.clear()
+            self._here.clear()
 
-    def read(self, requests: Requests) -> dict[int, int]:
-        """Return who is there: broker id -> incarnation.
+    def read(self, requests: Requests) -> set[int]:
+        """Return the ids of the brokers that are there.
 
         Raises:
-            StorageError: there is no answer, or a node can't be read.
+            StorageError: there is no answer, or a node is nobody's.
         """
         names = requests.children(BROKER_IDS) or []
-        present = {}
-        for name, node in zip(names, requests.get_all(f"{BROKER_IDS}/{name}" for name in names), strict=True):
-            if node is None:  # gone since the names were read
-                continue
-            where = f"{self._session.where}: {BROKER_IDS}/{name}"
-            if not name.isdecimal():
-                raise StorageError(f"{where}: no broker's id; remove the node", path=where)
-            present[int(name)] = _decode(where, node.value).incarnation
-        return present
+        if strange := [name for name in names if not name.isdecimal()]:
+            where = f"{self._session.where}: {BROKER_IDS}/{strange[0]}"
+            raise StorageError(f"{where}: no broker's id; remove the node", path=where)
+        return set(map(int, names))
 
     def _grant(self) -> Grant:
         grant = self._session.grant()
         if grant is None:
             raise Unreachable(f"{self._session.where}: there is no session yet", path=self._session.where)
-        self._sessions.add(grant.session_id)
         return grant
 
-    def _announce(self, requests: Requests, broker_id: int, incarnation: int, *, take_over: bool) -> None:
+    def _announce(self, requests: Requests, broker_id: int) -> None:
         path = broker_path(broker_id)
         where = f"{self._session.where}: {path}"
-        value = msgspec.json.encode(BrokerNode(incarnation, self._machine))
+        value = msgspec.json.encode(BrokerNode(self._machine))
         for _ in range(_TRIES):
             node = requests.get(path)
             session_id = self._grant().session_id
             operations: list[Operation] = [Create(path, value, ephemeral=True)]
             if node is not None:
-                if node.owner == session_id and node.value == value:
+                if node.owner == session_id:
                     return
                 machine = _decode(where, node.value).machine
-                if node.owner not in self._sessions and not (take_over and machine == self._machine):
+                if machine != self._machine:
                     raise StorageError(
                         f"{where} is kept by machine {machine}, not by {self._machine}: if there are two brokers with "
                         f"id {broker_id}, give one another; if it moved, its old session ends by itself",

@@ -12,7 +12,7 @@ import contextlib
 import os
 import select
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 import structlog
@@ -25,7 +25,6 @@ from brokerd.control.zookeeper.records import Records
 from brokerd.control.zookeeper.reign import Reign, epoch_node, epoch_of, fenced
 from brokerd.control.zookeeper.session import (
     CONNECT_MS_MAX,
-    Grant,
     Node,
     Refused,
     Requests,
@@ -66,11 +65,10 @@ class ZookeeperStore:
     Args:
         connect: host:port,host:port/folder, as in Kafka's zookeeper.connect; a folder a cluster.
         endpoint: Where brokers reach this process once it is the controller.
-        machine: Tells the machines of a cluster apart.
+        machine: Of a lock that the caller holds: what its last holder left, the office too, is that of one who is dead;
+            nobody waits until its session times out.
         credentials: "user:password": nodes are this user's alone (digest). Without, anyone who reaches the servers may
             read and change them.
-        alone: The caller holds a lock that no other candidate of this machine can have: one that was controller is
-            dead, and need not be waited for until its session times out.
         wait_for: Called when a campaign can't go on for want of an answer, with the reason, and with "" when it can.
     """
 
@@ -83,14 +81,12 @@ class ZookeeperStore:
         machine: str,
         credentials: str = "",
         session_timeout_ms: int = SESSION_TIMEOUT_MS,
-        alone: bool = False,
         wait_for: Callable[[str], None] = lambda _: None,
         request_bytes_max: int = REQUEST_BYTES_MAX,
     ) -> None:
         self._cluster_id = cluster_id
         self._endpoint = endpoint
         self._machine = machine
-        self._alone = alone
         self._wait_for = wait_for
         self._request_bytes_max = request_bytes_max
         self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
@@ -165,8 +161,9 @@ class ZookeeperStore:
         self._enter(requests)
         grant = self._session.grant()
         controller = requests.get(CONTROLLER, self._watch)
-        self._seen_endpoint = "" if controller is None else self._decode(controller).endpoint
-        if grant is None or (controller is not None and not self._may_replace(controller, grant)):
+        reigning = None if controller is None else self._decode(controller)
+        self._seen_endpoint = reigning.endpoint if reigning else ""
+        if grant is None or (reigning is not None and reigning.machine != self._machine):
             return None
         node = epoch_node(self._where, requests)
         epoch = epoch_of(self._where, node) + 1
@@ -184,11 +181,6 @@ class ZookeeperStore:
         reign = Reign(self._session, epoch=epoch, version=node.version + 1, grant=grant, sent_ms=sent_ms)
         self._seen_endpoint = self._endpoint
         return reign if self._session.grant() == grant else None
-
-    def _may_replace(self, controller: Node, grant: Grant) -> bool:
-        return controller.owner == grant.session_id or (
-            self._alone and self._decode(controller).machine == self._machine
-        )
 
     def _decode(self, node: Node) -> ControllerNode:
         try:
@@ -255,24 +247,24 @@ class ZookeeperStore:
 
     # ---- others ------------------------------------------------------------------------------------------------------
 
-    def register_broker(self, broker_id: int, incarnation: int) -> None:
-        """Have the keeper keep an ephemeral node for it.
+    def register_broker(self, broker_id: int) -> None:
+        """Have the keeper keep an ephemeral node for it, for as long as this process lives. Does not wait.
 
         A node this machine left from before is replaced, another machine's is not.
         """
-        self._presence.want(broker_id, incarnation)
+        self._presence.want(broker_id)
         self._start()
         self._hurry.set()
 
-    def present(self) -> dict[int, int]:
-        """Return who has a node, as of now. Cost: three round trips."""
+    def absent(self, broker_ids: Iterable[int]) -> set[int]:
+        """Return which of them have no node, as of now. Cost: two round trips."""
         self._start()
         self._enter(self._patient)
         self._patient.sync()
-        return self._presence.read(self._patient)
+        return set(broker_ids) - self._presence.read(self._patient)
 
     def controller_endpoint(self) -> str:
-        """Return what the active controller wrote into /controller, as the campaign read it last."""
+        """Return what the active controller wrote into /controller, as the campaign read it last. Thread: any."""
         return self._seen_endpoint
 
     def check(self) -> None:

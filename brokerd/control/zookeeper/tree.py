@@ -3,7 +3,7 @@
     /cluster/id              whose tree, which format; made once with all the rest, never changed
     /controller              ephemeral: who is the controller
     /controller_epoch        a number; every transaction of a controller checks the version of this node
-    /brokers/ids/<id>        ephemeral: a broker is there, with which incarnation
+    /brokers/ids/<id>        ephemeral: the machine of a broker is there
     /brokers/next_id         a number; no broker has had this id or a greater one
     /journal, /journal/<n>   a commit too large for one transaction, until it is carried out
     /records/<path>          the records, each at its `record.path`
@@ -56,7 +56,6 @@ class ControllerNode(msgspec.Struct, frozen=True):
 class BrokerNode(msgspec.Struct, frozen=True):
     """A broker's presence; `machine` is whose candidate keeps the node."""
 
-    incarnation: int
     machine: str
 
 

@@ -14,8 +14,16 @@ from brokerd.control.config import ControllerConfig
 from brokerd.control.embedded import EmbeddedStore
 from brokerd.control.process import run
 from brokerd.control.records import PartitionRecord, ProducerIdsRecord, Put, TopicRecord, VersionRecord
+from brokerd.control.zookeeper.store import ZookeeperStore
 from ingest.errors import DiskFull, Fenced, StorageError
-from tests.brokerd.control.harness import CLUSTER_ID, Candidate, ThreadLifeline, open_store, partition_record
+from tests.brokerd.control.harness import (
+    CLUSTER_ID,
+    SESSION_MS,
+    Candidate,
+    ThreadLifeline,
+    open_store,
+    partition_record,
+)
 
 PARTITIONS = 1000
 
@@ -51,10 +59,17 @@ def commit_partitions(at: str, request_bytes_max: str) -> None:
 
 def commit_when_told(at: str) -> None:
     """Win, commit once, and again for each line that is read; say what came of it."""
-    candidate = Candidate(open_store(at))
+    store = ZookeeperStore(
+        at.removeprefix("zookeeper:"),
+        cluster_id=CLUSTER_ID,
+        endpoint="",
+        machine="this-machine",
+        session_timeout_ms=SESSION_MS,
+    )
+    candidate = Candidate(store)
     version = candidate.win().version + 1
-    candidate.store.register_broker(1, 11)
-    while candidate.store.present() != {1: 11}:
+    store.register_broker(1)
+    while store.absent({1}):
         time.sleep(0.01)
     candidate.put(VersionRecord(version))
     say(f"active {candidate.epoch}")

@@ -6,6 +6,7 @@ import os
 import select
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -46,8 +47,8 @@ def open_store(at: str, *, cluster_id: str = CLUSTER_ID, endpoint: str = "", **o
     """Return the store at "embedded:DIRECTORY" or "zookeeper:CONNECT"."""
     kind, _, place = at.partition(":")
     if kind == "embedded":
-        return EmbeddedStore(place, cluster_id=cluster_id, endpoint=endpoint)
-    options = {"machine": "this-machine", "session_timeout_ms": SESSION_MS} | options
+        return EmbeddedStore(place, cluster_id=cluster_id)
+    options = {"machine": uuid.uuid4().hex, "session_timeout_ms": SESSION_MS} | options
     return ZookeeperStore(place, cluster_id=cluster_id, endpoint=endpoint, **options)
 
 

@@ -49,17 +49,6 @@ RECORDS: list[Record] = [
 ]
 
 
-def wait_present(candidate: Candidate, expected: dict[int, int]) -> None:
-    """Wait until it sees these brokers; nobody is told, so it is asked."""
-    deadline = time.monotonic() + 10
-    seen = None
-    while seen != expected:
-        assert time.monotonic() < deadline, f"present: {seen}"
-        with contextlib.suppress(StorageError):
-            seen = candidate.store.present()
-        time.sleep(0.01)
-
-
 class Place:
     """Where one cluster's records are, and how a test looks at them and damages them from outside."""
 
@@ -345,26 +334,6 @@ def test_one_object_may_be_the_controller_again(active: Candidate) -> None:
     assert active.win().version == 1
     assert active.epoch == 2
     active.put(VersionRecord(2))
-
-
-def test_the_active_controllers_endpoint_is_told(active: Candidate) -> None:
-    assert active.store.controller_endpoint() == "tcp://active:1"
-
-
-# ---- presence --------------------------------------------------------------------------------------------------------
-
-
-def test_a_broker_is_present_from_its_registration_to_its_end(active: Candidate) -> None:
-    assert active.store.present() == {}
-    active.store.register_broker(1, 11)
-    active.store.register_broker(2, 2**62)
-    wait_present(active, {1: 11, 2: 2**62})
-    active.store.register_broker(1, 12)
-    wait_present(active, {1: 12, 2: 2**62})
-    active.store.resign()
-    assert active.store.present() == {1: 12, 2: 2**62}, "it is the broker that has to end, not the controller"
-    active.store.close()
-    assert active.store.present() == {}
 
 
 def test_who_reigns_may_act(active: Candidate) -> None:

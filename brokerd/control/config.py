@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+SESSION_TIMEOUT_MS = 18_000  # Kafka's zookeeper.session.timeout.ms
+
 
 class ZookeeperConfig(msgspec.Struct, frozen=True, kw_only=True):
     """The metadata store of a cluster of several machines.
@@ -17,7 +19,7 @@ class ZookeeperConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     connect: str
     credentials: str = ""
-    session_timeout_ms: int = 18000
+    session_timeout_ms: int = SESSION_TIMEOUT_MS
     machine: str
     broker_ids: list[int] = []
 

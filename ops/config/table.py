@@ -10,6 +10,7 @@ import msgspec
 
 from brokerd.config import BrokerConfig
 from brokerd.control.broker_settings import BROKER_SETTINGS, BrokerSetting
+from brokerd.control.config import SESSION_TIMEOUT_MS
 from edge.mqtt.config import BridgeConfig, MqttConfig
 from ingest.limits import LIMITS, MIB
 from ingest.topic_config import TOPIC_SETTINGS, TopicSetting
@@ -104,7 +105,7 @@ def _broker() -> list[Setting]:
         ),
         (
             "zookeeper.session.timeout.ms",
-            "18000",
+            str(SESSION_TIMEOUT_MS),
             whole(1000, 600_000),
             "A machine that the servers have not heard for so long is gone.",
         ),

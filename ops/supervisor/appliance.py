@@ -18,6 +18,7 @@ from ops.config.settings import Settings
 from ops.supervisor.compose import Site, compose, listeners, process_names
 from ops.supervisor.data_dir import LOG_NAME, DataDir
 from ops.supervisor.limits import SupervisionLimits
+from ops.supervisor.log_dirs import spread
 from ops.supervisor.membership import Member, become_member
 from ops.supervisor.ports import pick_ports
 from ops.supervisor.run_dir import choose_run_dir, open_page_dir, open_run_dir, sweep
@@ -78,7 +79,7 @@ def _prepare(start: Start, directory: DataDir, reporter: Reporter) -> Supervisor
     settings = start.settings
     member = become_member(directory, settings, join=start.join, accept_empty=start.accept_empty)
     _write(directory, _told_before(directory, member))  # it is a member from now on, whatever becomes of this start
-    directory.brokers(shared=True).spread(member.broker_ids, settings.log_dirs, member.site)
+    spread(directory.path / "brokers", member.broker_ids, settings.log_dirs, member.site)
     run_dir = choose_run_dir(directory.path, directory.previous)
     open_run_dir(run_dir, directory.path, process_names(settings, member.broker_ids))
     sweep(directory.path)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from pathlib import Path
 from shlex import quote
 
@@ -13,7 +13,7 @@ IDENTITY_FILE = "directory.json"  # a broker writes it before anything else
 
 
 class BrokerDirectories:
-    """Look at the directories; only `spread` changes anything.
+    """Look at the directories.
 
     Attributes:
         kept_by: Ids of the brokers that kept data when the appliance was last ready.
@@ -42,29 +42,6 @@ class BrokerDirectories:
         """Return the ids of the brokers that have begun to keep data; a bare folder may be where a disk belongs."""
         names = [identity.parent.name for identity in self.path.glob(f"*/{IDENTITY_FILE}")]
         return sorted(int(name) for name in names if name.isdecimal())
-
-    def spread(self, broker_ids: Sequence[int], disks: Sequence[Path], site: str) -> None:
-        """Put the brokers that have no directory yet on these disks, by turns: `brokers/<id>` leads there.
-
-        Args:
-            site: Tells the directories of this data directory from others' on the same disk.
-        Raises:
-            ConfigError: a disk can't be used.
-        """
-        if not disks:
-            return
-        for index, broker_id in enumerate(broker_ids):
-            entry, disk = self.path / str(broker_id), disks[index % len(disks)]
-            if entry.exists() or entry.is_symlink():
-                continue
-            home = disk / f"forebay-{site[:8]}-{broker_id}"
-            try:
-                if not disk.is_dir():
-                    raise ConfigError(f"log.dirs: {disk} is no directory; is a disk not mounted?")
-                home.mkdir(mode=0o750, exist_ok=True)
-                entry.symlink_to(home.resolve())
-            except OSError as error:
-                raise ConfigError(f"log.dirs: can't use {disk}: {error.strerror}") from None
 
     def check(self, accepted: Collection[int] = ()) -> list[int]:
         """Return the ids of the brokers whose data is there.

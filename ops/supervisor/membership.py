@@ -9,7 +9,7 @@ from collections.abc import Collection, Sequence
 import msgspec
 
 from brokerd.control.config import ZookeeperConfig
-from brokerd.control.zookeeper.cluster import Membership
+from brokerd.control.zookeeper.cluster import ClusterFolder
 from ingest.errors import ConfigError, ForeignDirectory
 from ops.config.settings import Settings
 from ops.supervisor.data_dir import DataDir
@@ -55,18 +55,18 @@ def become_member(directory: DataDir, settings: Settings, *, join: bool, accept_
     site = (previous.site if previous else "") or _new_id()
     cluster_id, taken = directory.cluster_id, list[int]()
     if not cluster_id or len(known) < count:
-        with Membership(
+        with ClusterFolder(
             connect, credentials=settings.zookeeper_credentials(), session_timeout_ms=settings.zookeeper_session_ms
-        ) as membership:
-            there = membership.cluster_id()
+        ) as folder:
+            there = folder.cluster_id()
             if cluster_id not in ("", there):
                 raise ForeignDirectory(
                     f"{directory.path} belongs to cluster {cluster_id}, and zookeeper {connect} to "
                     f"{there or 'none'}; correct the address",
                     path=directory.path,
                 )
-            cluster_id = cluster_id or _enter(membership, there, settings, join=join)
-            taken = membership.take_broker_ids(count - len(known))
+            cluster_id = cluster_id or _enter(folder, there, settings, join=join)
+            taken = folder.take_broker_ids(count - len(known))
     ids = [*known, *taken]
     zookeeper = ZookeeperConfig(
         connect=connect,
@@ -95,7 +95,7 @@ def choose_broker_count(settings: Settings, known: Sequence[int], cores: int) ->
     return int(asked)
 
 
-def _enter(membership: Membership, there: str, settings: Settings, *, join: bool) -> str:
+def _enter(folder: ClusterFolder, there: str, settings: Settings, *, join: bool) -> str:
     """Return the cluster that a new directory belongs to from now on: the one that is there, or a new one."""
     connect = settings["broker", "zookeeper.connect"]
     if there and not join:
@@ -106,7 +106,7 @@ def _enter(membership: Membership, there: str, settings: Settings, *, join: bool
         )
     if not there:
         there = _new_id()
-        membership.found(there, settings.cluster_configs)
+        folder.found(there, settings.cluster_configs)
     return there
 
 

@@ -22,7 +22,7 @@ from ingest.errors import ForeignDirectory, StorageError
 _TRIES = 10  # each loses only to another machine that takes ids
 
 
-class Membership:
+class ClusterFolder:
     """What a machine does once, before anything of it runs: found the cluster or join it, and take ids for brokers.
 
     Thread: one at a time. A context manager; its session ends with it.
@@ -38,7 +38,7 @@ class Membership:
         self._where = self._session.where
         self._requests = Requests(self._session, connect_wait_ms=CONNECT_MS_MAX)
 
-    def __enter__(self) -> Membership:
+    def __enter__(self) -> ClusterFolder:
         self._session.open()
         return self
 

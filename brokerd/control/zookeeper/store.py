@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Sequence
 import msgspec
 import structlog
 
+from brokerd.control.config import SESSION_TIMEOUT_MS
 from brokerd.control.image import ClusterImage
 from brokerd.control.records import Change
 from brokerd.control.zookeeper.cluster import check_cluster
@@ -45,7 +46,6 @@ from ingest.errors import StorageError
 
 log = structlog.get_logger()
 
-SESSION_TIMEOUT_MS = 18_000  # Kafka's zookeeper.session.timeout.ms
 REQUEST_BYTES_MAX = 512 << 10  # half of ZooKeeper's jute.maxbuffer; some 2,000 partitions
 BEAT_MS = 250  # twice as often as the store's contract asks; a watch that got lost is made up for by then
 KEEP_MS_MAX = 1000

@@ -20,7 +20,7 @@ from brokerd.control.embedded import EmbeddedStore
 from brokerd.control.image import ClusterImage
 from brokerd.control.records import PartitionRecord, Put, Record
 from brokerd.control.store import MetadataStore
-from brokerd.control.zookeeper.cluster import Membership
+from brokerd.control.zookeeper.cluster import ClusterFolder
 from brokerd.control.zookeeper.store import ZookeeperStore
 from ingest.wire.frames import Response, decode_body, decode_response, encode_request
 from ingest.wire.messages import (
@@ -54,8 +54,8 @@ def open_store(at: str, *, cluster_id: str = CLUSTER_ID, endpoint: str = "", **o
 
 def found_cluster(connect: str, cluster_id: str = CLUSTER_ID, broker_configs: Mapping[str, str] = NOTHING_SET) -> None:
     """Make a folder of an ensemble a cluster's, as the first machine does."""
-    with Membership(connect, credentials="", session_timeout_ms=SESSION_MS) as membership:
-        membership.found(cluster_id, broker_configs)
+    with ClusterFolder(connect, credentials="", session_timeout_ms=SESSION_MS) as folder:
+        folder.found(cluster_id, broker_configs)
 
 
 class ThreadLifeline:

@@ -23,7 +23,7 @@ from brokerd.control.image import ClusterImage
 from brokerd.control.records import Record, TopicRecord, VersionRecord
 from brokerd.control.zookeeper import reign as zookeeper_reign
 from brokerd.control.zookeeper import session as zookeeper_session
-from brokerd.control.zookeeper.cluster import Membership
+from brokerd.control.zookeeper.cluster import ClusterFolder
 from brokerd.control.zookeeper.session import Refused, Requests, Unreachable
 from brokerd.control.zookeeper.store import ZookeeperStore
 from brokerd.control.zookeeper.tree import BrokerNode
@@ -551,7 +551,7 @@ def test_nobody_but_its_user_reads_or_changes_a_tree_with_credentials(
     new_candidate: Callable[..., Candidate], ensemble: Ensemble, folder: str
 ) -> None:
     connect = f"{ensemble.connect(folder)}/deep/cluster"
-    with Membership(connect, credentials="forebay:secret:word", session_timeout_ms=SESSION_MS) as first:
+    with ClusterFolder(connect, credentials="forebay:secret:word", session_timeout_ms=SESSION_MS) as first:
         first.found(CLUSTER_ID, {})
     deep = f"zookeeper:{connect}"
     owner = new_candidate(at=deep, credentials="forebay:secret:word")
@@ -639,8 +639,8 @@ def test_the_whole_root_of_an_ensemble_may_not_be_someone_elses(ensemble: Ensemb
 # ---- founding and joining --------------------------------------------------------------------------------------------
 
 
-def membership(ensemble: Ensemble, folder: str) -> Membership:
-    return Membership(ensemble.connect(folder), credentials="", session_timeout_ms=SESSION_MS)
+def membership(ensemble: Ensemble, folder: str) -> ClusterFolder:
+    return ClusterFolder(ensemble.connect(folder), credentials="", session_timeout_ms=SESSION_MS)
 
 
 def test_the_first_machine_founds_a_cluster_and_others_find_it(ensemble: Ensemble, folder: str) -> None:

@@ -1,5 +1,6 @@
 #!/bin/sh
-# Everything CI runs: what the tests need, static checks, tests. Arguments go to pytest.
+# Everything CI runs: what the tests need, static checks, tests. Arguments go to pytest. Faults come last and alone:
+# other tests at the same time would be one fault more.
 set -eu
 cd "$(dirname "$0")/.."
 . scripts/lib.sh
@@ -7,4 +8,7 @@ scripts/packages.sh
 scripts/venv.sh test
 scripts/lint.sh
 say "pytest $*"
-exec .venv/bin/python -m pytest "$@"
+failed=0
+.venv/bin/python -m pytest tests --ignore tests/faults --ignore tests/simulation -n auto --dist loadfile "$@" || failed=$?
+.venv/bin/python -m pytest tests/simulation tests/faults "$@" || failed=$?
+exit "$failed"

@@ -64,6 +64,10 @@ class Ensemble:
             (home / "zoo.cfg").write_text("\n".join(settings) + "\n")
 
     @property
+    def homes(self) -> list[Path]:
+        return [self._directory / str(number) for number in self._ports]
+
+    @property
     def hosts(self) -> str:
         return ",".join(f"{self._address(number)}:{port}" for number, port in self._ports.items())
 

@@ -173,8 +173,9 @@ def test_doctor_tells_of_servers_that_do_not_answer_and_of_one_disk_for_both(
 
     first, *others = said()
     assert (first["state"], first["what"]) == ("ok", "3 of 3 servers take connections")
-    assert len(others) == 3
-    assert all("on the disk of the log" in check["what"] for check in others), "the test keeps all on one"
+    told = {check["what"] for check in others}
+    mine = {f"a server keeps {home} on the disk of the log" for home in ensemble.homes}
+    assert mine <= told, "the test keeps all on one"
     ensemble.kill(1)
     assert said()[0]["state"] == "warning"
     ensemble.kill(2)

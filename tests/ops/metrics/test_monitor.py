@@ -213,7 +213,11 @@ def test_the_balance_holds_over_the_death_of_a_gateway(appliance: FakeAppliance,
     assert monitor.value("forebay_gateway_events_total", input="mqtt", event="takeovers") == 0
 
 
-@pytest.mark.parametrize("line", [b"", b"{]\n", b"null\n", b'{"name":"x"}\n', answer("broker-2", "broker", {"a": 1})])
+@pytest.mark.parametrize(
+    "line",
+    [b"", b"{]\n", b"null\n", b'{"name":"x"}\n', answer("broker-2", "broker", {"a": 1})],
+    ids=["nothing", "no JSON", "null", "another's", "other stats"],
+)
 def test_garbage_from_one_process_leaves_the_others_visible(
     line: bytes, appliance: FakeAppliance, start_monitor: Start
 ) -> None:

@@ -232,9 +232,11 @@ def running_cluster(
         running.start()
         yield running
     finally:
-        running.end_brokers()
-        processes.end()
-        running.close()
+        try:
+            running.end_brokers()
+        finally:
+            processes.end()
+            running.close()
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ingest.wire.messages import ResourceType
-from ops.cli.configs import changes_of, described, print_configs
+from ops.cli.configs import changes_of, changes_options, described, print_configs
 from ops.cli.reached import bootstrap_option, format_option, open_admin, reported
 
 if TYPE_CHECKING:
@@ -20,8 +20,8 @@ EVERY_BROKER = ""
 _ASK_MS = 2000
 
 
-def not_heeded(data_dir: Path, settings: Settings) -> list[str]:
-    """Return what is set on this machine and otherwise in its cluster: settings of all brokers have one place.
+def not_heeded(data_dir: Path, settings: Settings) -> list[tuple[str, str]]:
+    """Return what is set on this machine and otherwise in its cluster, each with the command that makes it so there.
 
     Raises:
         ForebayError: the cluster does not answer.
@@ -34,8 +34,10 @@ def not_heeded(data_dir: Path, settings: Settings) -> list[str]:
     with Admin(str(data_dir), timeout_ms=_ASK_MS) as admin:
         entries = admin.describe_configs(EVERY_BROKER, ResourceType.BROKER)
     return [
-        f"{entry.name}={wanted[entry.name]} is set here, but the cluster has {entry.value}: "
-        f"forebay cluster alter-config --set {entry.name}={wanted[entry.name]}"
+        (
+            f"{entry.name}={wanted[entry.name]} is set here, but the cluster has {entry.value}",
+            f"forebay cluster alter-config --set {entry.name}={wanted[entry.name]}",
+        )
         for entry in entries
         if wanted.get(entry.name, entry.value) != entry.value
     ]
@@ -56,9 +58,7 @@ def describe_config(all_configs: bool, data_dir: str | None, bootstrap: str | No
 
 
 @click.command("alter-config")
-@click.option("-s", "--set", "-c", "--config", "--add-config", "sets", multiple=True, metavar="KEY=VALUE", help="Set.")
-@click.option("-d", "--delete", "--delete-config", "deletes", multiple=True, metavar="KEY", help="Back to what it was.")
-@click.option("--dry", "validate_only", is_flag=True, help="Check alone, change nothing.")
+@changes_options
 @bootstrap_option
 @format_option
 def alter_config(

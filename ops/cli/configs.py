@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -13,8 +13,25 @@ from ops.cli.reached import print_table
 if TYPE_CHECKING:
     from ingest.wire.messages import ConfigEntry
 
+F = TypeVar("F", bound=Callable[..., Any])
+
 DEFAULT = "default"
 _SOURCES = {1: "topic", 2: "brokers", 4: "broker file", 5: DEFAULT}  # Kafka's ConfigSource
+
+
+def changes_options(command: F) -> F:
+    """Add `--set`, `--delete` and `--dry`; the command gets `sets`, `deletes` and `validate_only`."""
+    for option in (
+        click.option("--dry", "validate_only", is_flag=True, help="Check alone, change nothing."),
+        click.option(
+            "-d", "--delete", "--delete-config", "deletes", multiple=True, metavar="KEY", help="Back to the default."
+        ),
+        click.option(
+            "-s", "--set", "-c", "--config", "--add-config", "sets", multiple=True, metavar="KEY=VALUE", help="Set."
+        ),
+    ):
+        command = option(command)
+    return command
 
 
 def changes_of(sets: Sequence[str], deletes: Sequence[str]) -> dict[str, str | None]:
@@ -61,6 +78,6 @@ def print_configs(configs: dict[str, Any], *, all_configs: bool) -> None:
     if shown:
         print_table(("CONFIG", "VALUE", "SOURCE"), shown)
     if len(shown) < len(configs):
-        click.echo(
-            f"{chr(10) * bool(shown)}{len(configs) - len(shown)} settings are at their default: --all shows them"
-        )
+        if shown:
+            click.echo()
+        click.echo(f"{len(configs) - len(shown)} settings are at their default: --all shows them")

@@ -48,8 +48,7 @@ def doctor(ctx: click.Context, data_dir: Path, config_file: Path | None, form: s
 
 def _settings(data_dir: Path, settings: Settings) -> Iterator[Check]:
     with contextlib.suppress(ForebayError):  # it is down: nobody to ask
-        for line in not_heeded(data_dir, settings):
-            what, _, command = line.partition(": ")
+        for what, command in not_heeded(data_dir, settings):
             yield Check("settings", WARNING, what, "settings of all brokers have one place: the cluster", command)
 
 

@@ -10,7 +10,7 @@ import click
 
 from ingest.errors import RemoteError
 from ingest.wire.codes import ErrorCode
-from ops.cli.configs import changes_of, pairs
+from ops.cli.configs import changes_of, changes_options, pairs
 from ops.cli.reached import Failed, bootstrap_option, format_option, here, open_admin, print_table, reported
 from ops.cli.topic_consume import consume
 from ops.cli.topic_produce import produce
@@ -165,9 +165,7 @@ def _admin_reporting(data_dir: str | None, bootstrap: str | None) -> Admin:
 
 @topic.command("alter-config")
 @_names_argument
-@click.option("-s", "--set", "-c", "--config", "--add-config", "sets", multiple=True, metavar="KEY=VALUE", help="Set.")
-@click.option("-d", "--delete", "--delete-config", "deletes", multiple=True, metavar="KEY", help="Back to the default.")
-@click.option("--dry", "validate_only", is_flag=True, help="Check alone, change nothing.")
+@changes_options
 @bootstrap_option
 @format_option
 def alter_config(

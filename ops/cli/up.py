@@ -167,8 +167,8 @@ def _greet(status: SupervisorStatus, start: Start, began: float) -> None:
     reasons = await_agreement(start.data_dir)
     print_ready(status, time.monotonic() - began, reasons)
     with contextlib.suppress(ForebayError):  # then status says why
-        for line in not_heeded(start.data_dir, start.settings):
-            click.echo(line, err=True)
+        for what, command in not_heeded(start.data_dir, start.settings):
+            click.echo(f"{what}: {command}", err=True)
 
 
 class _Waiting:

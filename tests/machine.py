@@ -101,11 +101,11 @@ def _loop_mounts() -> str:
 
 
 def _network_namespaces() -> str:
-    """Join two of them by a bridge that can be cut."""
-    if absent := _installed("ip", "tc")():
+    """Join two of them by a bridge, and have one lose packets."""
+    if absent := _installed("ip", "nft")():
         return absent
     pair = "ip link add name br0 type bridge && ip link add name v0 type veth peer name v1"
-    return _root() or _run("unshare", "-n", "sh", "-c", f"{pair} && tc qdisc replace dev v0 root blackhole")
+    return _root() or _run("unshare", "-n", "sh", "-c", f"{pair} && {program('nft')} add table inet cut")
 
 
 def _ptrace() -> str:

@@ -17,6 +17,7 @@ from pathlib import Path
 from tests.machine import program
 
 _numbers = itertools.count()  # of the networks that this process makes
+_CUT = "forebay_cut"  # the table of the rules that drop packets
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
 
@@ -30,13 +31,12 @@ class Machine:
     def __init__(self, hub: str, name: str, number: int, directory: Path) -> None:
         self.name = name
         self.address = f"10.98.0.{number}"
-        self._hub = hub
-        self._port = f"port{number}"
+        port = f"port{number}"
         self._boot_id = directory / f"boot-id-{number}"
         self._boot_id.write_text(f"{uuid.uuid4()}\n")
         _ip("netns", "add", name)
-        _ip("-n", hub, "link", "add", self._port, "type", "veth", "peer", "name", "eth0", "netns", name)
-        _ip("-n", hub, "link", "set", self._port, "master", "bridge", "up")
+        _ip("-n", hub, "link", "add", port, "type", "veth", "peer", "name", "eth0", "netns", name)
+        _ip("-n", hub, "link", "set", port, "master", "bridge", "up")
         _ip("-n", name, "addr", "add", f"{self.address}/24", "dev", "eth0")
         for link in ("eth0", "lo"):
             _ip("-n", name, "link", "set", link, "up")
@@ -46,17 +46,27 @@ class Machine:
         bind = f'mount --bind "$0" {_BOOT_ID} && exec "$@"'
         return [_tool("ip"), "netns", "exec", self.name, "sh", "-c", bind, str(self._boot_id), *map(str, arguments)]
 
-    def cut(self, *, inbound: bool = True, outbound: bool = True) -> None:
-        """Let no packet reach it, or leave it; nobody is told."""
+    def cut(self, *, inbound: bool = True, outbound: bool = True, ports: Sequence[int] = ()) -> None:
+        """Let no packet of others reach it, or leave it; nobody is told.
+
+        Args:
+            ports: Only what goes to servers there and comes from them is lost, from this machine's own servers too.
+        """
+        these = "{ " + ", ".join(map(str, ports)) + " }"
+        lost = {}
         if inbound:
-            _run(_tool("tc"), "-n", self._hub, "qdisc", "replace", "dev", self._port, "root", "blackhole")
+            lost["input"] = f"tcp sport {these}" if ports else "iifname eth0"
         if outbound:
-            _run(_tool("tc"), "-n", self.name, "qdisc", "replace", "dev", "eth0", "root", "blackhole")
+            lost["output"] = f"tcp dport {these}" if ports else "oifname eth0"
+        chains = [f"chain {hook} {{ type filter hook {hook} priority 0; {what} drop; }}" for hook, what in lost.items()]
+        self._nft("\n".join([f"table inet {_CUT} {{", *chains, "}", ""]))
 
     def heal(self) -> None:
-        for namespace, device in ((self._hub, self._port), (self.name, "eth0")):
-            with contextlib.suppress(subprocess.CalledProcessError):  # it was not cut
-                _run(_tool("tc"), "-n", namespace, "qdisc", "del", "dev", device, "root")
+        with contextlib.suppress(subprocess.CalledProcessError):  # it was not cut
+            self._nft(f"delete table inet {_CUT}")
+
+    def _nft(self, rules: str) -> None:
+        _ip("netns", "exec", self.name, _tool("nft"), rules)
 
 
 @contextlib.contextmanager

@@ -71,6 +71,11 @@ class Ensemble:
     def hosts(self) -> str:
         return ",".join(f"{self._address(number)}:{port}" for number, port in self._ports.items())
 
+    @property
+    def ports(self) -> list[int]:
+        """Where clients reach the servers."""
+        return list(self._ports.values())
+
     def _address(self, number: int) -> str:
         return self._machines[number].address if self._machines else "127.0.0.1"
 

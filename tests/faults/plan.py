@@ -47,6 +47,8 @@ KINDS = {  # how often, one beside the other
     "restart in order": 2,
     "empty a directory": 1,
     "delete indexes": 2,
+    "fill a disk": 3,  # until the next healing, or the next start of everything
+    "fail a disk": 2,  # likewise; the first broker's
     "heal": 6,  # wait until all is whole
 }
 

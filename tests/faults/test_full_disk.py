@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import time
 from collections.abc import Callable
@@ -22,6 +21,7 @@ from tests.brokerd.storage.mounts import ext4, make_ext4, tmpfs
 from tests.cluster import running_cluster
 from tests.faults.appliance import TOPIC, ProcessTree, await_value
 from tests.faults.copies import compare_copies
+from tests.faults.disks import SIZE_BYTES, fill
 from tests.faults.fleet import Fleet
 from tests.faults.history import History
 from tests.faults.native import FIRST_SOURCE, NativeProducer
@@ -31,8 +31,6 @@ from tests.faults.trial import Trial
 
 FULL, ROOMY = 1, 2  # broker ids
 PARTITIONS = 4
-SIZE_BYTES = 64 << 20
-KEPT_BYTES = 256 << 10  # of the room, for a moment: it fills while messages come in
 
 
 def on_tmpfs(target: Path, folder: Path) -> AbstractContextManager[Path]:
@@ -42,15 +40,6 @@ def on_tmpfs(target: Path, folder: Path) -> AbstractContextManager[Path]:
 def on_ext4(target: Path, folder: Path) -> AbstractContextManager[Path]:
     make_ext4(folder / "image", SIZE_BYTES)
     return ext4(folder / "image", target)
-
-
-def fill(mount: Path) -> Path:
-    """Take all room but a little; return the file that holds it."""
-    filler = mount / "filler"
-    space = os.statvfs(mount)
-    with open(filler, "wb") as file:
-        os.posix_fallocate(file.fileno(), 0, space.f_bavail * space.f_frsize - KEPT_BYTES)
-    return filler
 
 
 def broker_stats(tree: ProcessTree, broker: int) -> BrokerStats:

@@ -15,17 +15,15 @@ import pytest
 
 from tests.brokerd.storage.mounts import ext4, make_ext4, one_page_requests, tmpfs
 from tests.faults.appliance import TOPIC, ProcessTree, await_value
+from tests.faults.disks import FAILING, MEMORY_BYTES, fill
 from tests.faults.fleet import Fleet
 from tests.faults.history import History
 from tests.faults.native import FIRST_SOURCE, NativeProducer
 from tests.faults.readers import MappedReader, read_back
-from tests.faults.test_full_disk import fill
 from tests.faults.trial import Trial
 
-FAILING = 1  # broker id
 PARTITIONS = 4
 DEVICE_BYTES = 64 << 20
-MEMORY_BYTES = 24 << 20
 
 
 @pytest.mark.timeout(200)

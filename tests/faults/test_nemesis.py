@@ -8,6 +8,7 @@ import random
 import shutil
 import signal
 import time
+from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from ingest.admin import Admin
 from ingest.errors import ForebayError
 from ingest.log.names import INDEX, TIME_INDEX
 from tests.faults.appliance import TOPIC, ProcessTree
+from tests.faults.disks import FAILING, Disks
 from tests.faults.plan import KINDS, Step, steps
 from tests.faults.test_damage import empty
 from tests.faults.trial import HEALED_S, Trial
@@ -26,15 +28,26 @@ RUN_S = 60.0  # one appliance; then another, with the next seed
 ADMIN_MS = 3000  # an operator's order may come while nobody can carry it out
 
 
-class Nemesis:
-    """Does what the plan says."""
+class Down(Exception):
+    """Who is meant does not run, and won't before its disk works again."""
 
-    def __init__(self, trial: Trial) -> None:
+
+class Nemesis:
+    """Does what the plan says, as far as it can be done."""
+
+    def __init__(self, trial: Trial, disks: Disks) -> None:
         self._trial = trial
         self._tree = trial.tree
+        self._disks = disks
         self._draining: set[int] = set()
 
     def do(self, step: Step) -> None:
+        try:
+            self._do(step)
+        except Down as down:
+            print(f"    {down} is down")
+
+    def _do(self, step: Step) -> None:
         tree = self._tree
         match step.kind:
             case "kill":
@@ -55,13 +68,15 @@ class Nemesis:
                 paused = self._name("leader", step)
                 with tree.frozen(paused):
                     time.sleep(step.length_s)
-                    with contextlib.suppress(ForebayError):
+                    with contextlib.suppress(ForebayError, Down):
                         if (successor := self._name("leader", step)) != paused:
                             tree.kill(successor)
             case "kill the supervisor":
                 tree.kill("supervisor")
+                self._disks.free()  # it is up when every broker is
                 tree.up()
             case "kill everything":
+                self._disks.free()
                 tree.kill_everything()
                 tree.up()
             case "move" | "move and kill":
@@ -74,9 +89,13 @@ class Nemesis:
             case "prefer leaders":
                 self._order(lambda admin: admin.elect_leaders())
             case "restart in order":
-                tree.terminate(f"broker-{step.brokers[0]}")
+                tree.terminate(self._broker(step.brokers[0]))
             case "empty a directory" | "delete indexes":
                 self._damage(step)
+            case "fill a disk":
+                self._disks.fill(step.brokers[0])
+            case "fail a disk":
+                self._disks.fail()
             case "heal":
                 self.heal()
             case _:
@@ -91,8 +110,13 @@ class Nemesis:
         partition = self._trial.partitions()[step.partition]
         leader = partition.leader if partition.leader > 0 else partition.replicas[0]
         if target == "leader":
-            return f"broker-{leader}"
-        return f"broker-{next(broker for broker in step.brokers if broker != leader and broker in partition.replicas)}"
+            return self._broker(leader)
+        return self._broker(next(b for b in step.brokers if b != leader and b in partition.replicas))
+
+    def _broker(self, broker: int) -> str:
+        if broker == FAILING and self._disks.failing:
+            raise Down(f"broker {broker}")
+        return f"broker-{broker}"
 
     def _order(self, order) -> None:  # type: ignore[no-untyped-def]  # what the order returns is nobody's concern
         with contextlib.suppress(ForebayError), Admin(self._tree.bootstrap, timeout_ms=ADMIN_MS) as admin:
@@ -100,7 +124,7 @@ class Nemesis:
 
     def _damage(self, step: Step) -> None:
         """Take files away from one broker while it is down; all of them only where two other copies are whole."""
-        name, home = f"broker-{step.brokers[0]}", self._tree.broker_home(step.brokers[0])
+        name, home = self._broker(step.brokers[0]), self._tree.broker_home(step.brokers[0])
         if step.kind == "delete indexes":
             with self._tree.held_down(name):
                 for path in [*home.glob(f"*/*{INDEX}"), *home.glob(f"*/*{TIME_INDEX}")]:
@@ -113,6 +137,7 @@ class Nemesis:
 
     def heal(self) -> None:
         """Wait until all is whole, which must not take long."""
+        self._disks.free()
         began = time.monotonic()
         self._tree.await_ready(HEALED_S)
         for broker in sorted(self._draining):
@@ -127,24 +152,24 @@ class Nemesis:
 def run(folder: Path, seed: int, length_s: float) -> None:
     """Let one appliance live through one plan."""
     hung = ((), ("--no-kill-hung",), ("--hung-ms", "1500"))[seed % 3]
-    tree = ProcessTree(folder, brokers=BROKERS, options=hung)
+    tree = ProcessTree(folder / "data", brokers=BROKERS, options=hung)
     print(f"up {' '.join(hung)}")
-    try:
+    with ExitStack() as stack:
+        disks = stack.enter_context(Disks(tree, folder))
+        stack.callback(tree.end)
         tree.up()
-        with Trial(tree, seed, copies=COPIES, partitions=PARTITIONS) as trial:
-            nemesis = Nemesis(trial)
-            began = time.monotonic()
-            for step in steps(seed, PARTITIONS, BROKERS):
-                time.sleep(step.wait_s)
-                now_s = time.monotonic() - began
-                if now_s > length_s:
-                    break
-                print(f"{now_s:7.2f} {step}", flush=True)
-                nemesis.do(step)
-            nemesis.heal()
-            trial.judge()
-    finally:
-        tree.end()
+        trial = stack.enter_context(Trial(tree, seed, copies=COPIES, partitions=PARTITIONS))
+        nemesis = Nemesis(trial, disks)
+        began = time.monotonic()
+        for step in steps(seed, PARTITIONS, BROKERS):
+            time.sleep(step.wait_s)
+            now_s = time.monotonic() - began
+            if now_s > length_s:
+                break
+            print(f"{now_s:7.2f} {step}", flush=True)
+            nemesis.do(step)
+        nemesis.heal()
+        trial.judge()
 
 
 def test_a_seed_is_a_plan_and_every_kind_of_misfortune_comes_up() -> None:

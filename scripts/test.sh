@@ -8,6 +8,9 @@ scripts/packages.sh
 scripts/venv.sh test
 scripts/lint.sh
 say "pytest $*"
+for argument in "$@"; do # a file or folder, or one test in it: that alone
+    [ ! -e "${argument%%::*}" ] || exec .venv/bin/python -m pytest "$@"
+done
 first=0 second=0
 .venv/bin/python -m pytest tests --ignore tests/faults --ignore tests/simulation -n auto --dist loadfile "$@" || first=$?
 .venv/bin/python -m pytest tests/simulation tests/faults "$@" || second=$?

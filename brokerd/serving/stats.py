@@ -153,7 +153,7 @@ def broker_stats(
         flush_seconds=flusher.latency.snapshot(),
         malformed_total=malformed,
         unroutable_total=unroutable,
-        corrupt_total=handler.fetch.corrupt,
+        corrupt_total=handler.fetch.corrupt + handler.followers.corrupt,
         torn_bytes_total=directory.torn_bytes_total,
         damaged_batches_total=directory.damaged_batches_total,
         lost_offsets_total=directory.lost_offsets_total,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -80,9 +81,18 @@ class SimController(Process):
             now_ms=self.now_ms,
             broker_configs=world.broker_configs,
             session_timeout_ms=SESSION_MS,
+            absent=self._absent(),
         )
         self._gone: deque[bytes] = deque()
         self._tick()
+
+    def _absent(self) -> set[int]:
+        """Return the brokers of machines that the store calls gone, rightly or not: nothing may depend on it."""
+        machines = self.world.plan.machines
+        dice = random.Random(
+            f"{self.world.seed} {self.epoch}"
+        )  # of its own: planted bugs keep the seeds that find them
+        return {b for ids in machines.values() if len(machines) > 1 and dice.random() < 0.25 for b in ids}
 
     def _tick(self) -> None:
         self.step(Tick())

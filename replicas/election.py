@@ -158,7 +158,11 @@ def commit(before: S, after: S, chosen: Chosen | None = None, *, epoch_min: int 
         epoch_min: What a new leader epoch must be at least: above what any log holds.
         forced: Raise the partition epoch even if nothing changed.
     """
-    began = chosen is not None or (after.leader != before.leader and after.leader != NO_LEADER)
+    # One that has gone deletes its log and may come back empty before the leader hears of either: under another epoch
+    # what it said of the old log counts for nothing.
+    someone_went = not set(before.replicas) <= set(after.replicas)
+    other = after.leader != before.leader or someone_went
+    began = chosen is not None or (other and after.leader != NO_LEADER)
     if not began and not forced and after == before:
         return before
     epoch = max(after.leader_epoch + 1, epoch_min) if began else after.leader_epoch

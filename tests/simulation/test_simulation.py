@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from multiprocessing import get_context
 
 import pytest
 
-from tests.simulation.planted import PLANTS, SEEDS, is_found, plan_for
+from brokerd.control.events import Received
+from ingest.wire.messages import AlterPartitionReassignmentsRequest, Reassignment
+from tests.simulation.planted import NO_FAULTS, PLANTS, SEEDS, is_found, plan_for
 from tests.simulation.seeds import run_one
-from tests.simulation.world import World
+from tests.simulation.world import TOPIC_ID, World, plan_of
 
 SEED_COUNT = 500
 
@@ -40,3 +44,39 @@ def test_a_seed_always_runs_the_same() -> None:
     second.run()
     assert first.log == second.log
     assert first.network.posted == second.network.posted
+
+
+def test_a_replica_that_went_and_came_back_empty_is_not_taken_for_what_it_was() -> None:
+    """The leader hears of neither move, and nothing of the follower, until both are done."""
+    plan = replace(plan_of(0), faults=NO_FAULTS, lost=0.0, late=0.0, slow_ms=1, durability="fsync", partitions=1)
+    machines = {"m1": [1], "m2": [2], "m3": [3]}
+    world = World(0, replace(plan, machines=machines, replication_factor=2, min_in_sync=1))
+    world.faulty = False
+    world.run_until(world.schedule.now_ms + 1000)
+    record = world._partition_record(0)
+    assert record is not None
+    leader, follower = record.replicas
+    (third,) = {1, 2, 3} - {leader, follower}
+    while world.controller is None or not world.controller.alive or world.controller.machine != f"m{third}":
+        world.kill_controller()
+        world.run_until(world.schedule.now_ms + 1000)
+    for producer in world.producers:
+        producer.stopped_sending = True
+    world.run_until(world.schedule.now_ms + 3000)
+
+    def move(replicas: Sequence[int]) -> None:
+        assert world.controller is not None
+        request = AlterPartitionReassignmentsRequest([Reassignment("t", 0, list(replicas))], 0)
+        world.controller.step(Received(b"operator/0/0", 0, 1000, request))
+        world.run_until(world.schedule.now_ms + 300)
+
+    world.network.cut = {(f"m{follower}", f"m{leader}"), (f"m{leader}", f"m{third}"), (f"m{third}", f"m{leader}")}
+    move([leader])
+    assert (TOPIC_ID, 0) not in world.disks[follower].files
+    move([leader, follower])
+    world.network.cut = {(f"m{follower}", f"m{leader}")}
+    world.run_until(world.schedule.now_ms + 4000)
+    world.kill_broker(leader, 8000)
+    world.run_until(world.schedule.now_ms + 5000)
+    world._heal()
+    world.check()

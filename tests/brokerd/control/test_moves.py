@@ -35,6 +35,19 @@ def move(driver: Driver, replicas: list[int] | None, throttle_bytes_per_s: int =
     driver.send(AlterPartitionReassignmentsRequest([Reassignment("t", 0, replicas)], throttle_bytes_per_s))
 
 
+def test_a_leader_epoch_begins_where_a_replica_goes(driver: Driver) -> None:
+    (leader,) = partition(driver).replicas
+    new = leader % 3 + 1
+    before = partition(driver).leader_epoch
+    move(driver, [leader, new])
+    assert partition(driver).leader_epoch == before, "one that comes has said nothing yet"
+    move(driver, [leader])
+    assert (partition(driver).leader, partition(driver).leader_epoch) == (leader, before + 1)
+    move(driver, [leader, new])
+    move(driver, None)
+    assert (partition(driver).replicas, partition(driver).leader_epoch) == ([leader], before + 2)
+
+
 def test_a_throttle_goes_with_the_commit_that_ends_the_move_over_a_change_of_controllers(driver: Driver) -> None:
     (leader,) = partition(driver).replicas
     new = leader % 3 + 1

@@ -235,6 +235,7 @@ class Controller:
         assert pending is not None, "nothing was to be committed"
         if isinstance(event, CommitFailed):
             self._retry_ms = now_ms + COMMIT_RETRY_MS
+            self._resettle = True  # what was to be elected may have no other occasion
             return [
                 Note("error", "a change could not be kept", {"reason": event.reason}),
                 *pending.failed(event.reason),

@@ -161,3 +161,23 @@ def test_a_second_heartbeat_takes_the_place_of_the_first(driver: Driver) -> None
 def test_a_broker_ahead_of_the_store_must_register_again(driver: Driver) -> None:
     (answer,) = driver.heartbeat(1, applied=driver.core.image.version + 1)
     assert answer.code == ErrorCode.STALE_BROKER_EPOCH
+
+
+def test_an_election_that_could_not_be_kept_is_tried_again_without_other_news() -> None:
+    driver = Driver()
+    driver.register(1)
+    driver.register(2)
+    driver.create(NewTopic("t", 1, 2, {"min.insync.replicas": "2"}))
+    (record,) = driver.core.image.all_partitions()
+    leader, follower = record.replicas
+    driver.step(ConnectionLost())
+    driver.restart(absent=[leader])
+    driver.later(ABSENT_MS)
+    (record,) = driver.core.image.all_partitions()
+    assert record.leader == NO_LEADER, "the follower was not heard yet"
+    driver.disk_full = True
+    driver.heartbeat(follower)
+    driver.disk_full = False
+    driver.later(1500)
+    (record,) = driver.core.image.all_partitions()
+    assert record.leader == follower

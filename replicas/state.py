@@ -70,6 +70,7 @@ class PartitionState(msgspec.Struct, frozen=True, kw_only=True):
         assert not set(self.isr) & set(self.eligible), "in sync and eligible"
         assert set(self.recovering) <= {*self.isr, *self.eligible}, "recovering without a seat"
         assert self.leader == NO_LEADER or self.leader in self.isr, "the leader is outside the in-sync set"
+        assert self.leader not in self.recovering, "a leader whose log can't be proved whole"
         assert self.leader_epoch >= 0
         assert self.partition_epoch >= 0
         assert set(self.adding) <= set(self.replicas), "adding what is no replica"

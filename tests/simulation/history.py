@@ -41,14 +41,24 @@ class History:
 
     def began(self, key: Key, batches: list[Batch], broker: str) -> None:
         """A leader has begun: it holds all that was ever committed (I6)."""
+        if (offset := self._lacking(key, batches)) is not None:
+            raise Violation(f"I6: {broker} leads {key[1]} without the committed batch at {offset}")
+
+    def joined(self, key: Key, batches: list[Batch], broker: str) -> None:
+        """A replica is in the in-sync set from now on: so does it (I8)."""
+        if (offset := self._lacking(key, batches)) is not None:
+            raise Violation(f"I8: {broker} is taken for in sync in {key[1]} without the committed batch at {offset}")
+
+    def _lacking(self, key: Key, batches: list[Batch]) -> int | None:
         if self.lossy:
-            return
+            return None
         held = {batch.header.base_offset: batch for batch in batches}
         for offset, batch in self.committed[key].items():
             if batch.header.next_offset <= self.trimmed[key]:
                 continue
             if offset not in held or held[offset].data != batch.data:
-                raise Violation(f"I6: {broker} leads {key[1]} without the committed batch at {offset}")
+                return offset
+        return None
 
     def passed(self, key: Key, batches: list[Batch], start: int, mark: int, where: str) -> None:
         """A high watermark went from `start` to `mark` somewhere: what lies below is committed (I4, I5, I15-I17)."""

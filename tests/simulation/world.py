@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from functools import partial
 
 import msgspec
 
 from brokerd.control.events import Received
-from brokerd.control.records import PartitionRecord, Put, TopicRecord, VersionRecord, decode_record
+from brokerd.control.records import BrokerRecord, PartitionRecord, Put, TopicRecord, VersionRecord, decode_record
 from brokerd.serving.partition import Partition
 from ingest.wire.messages import (
     AlterPartitionReassignmentsRequest,
@@ -131,6 +131,7 @@ class World:
         self.network.late = self.plan.late
         self.history = History()
         self.store = self.make_store()
+        self._in_sync: defaultdict[int, set[int]] = defaultdict(set)  # of each partition, as last committed
         self.events: Counter[str] = Counter()
         self.log: list[str] = []
         self.faulty = False
@@ -203,6 +204,19 @@ class World:
             if isinstance(record, PartitionRecord):
                 record.check()
                 self._check_damaged(record)
+                self._check_joined(record)
+
+    def _check_joined(self, record: PartitionRecord) -> None:
+        """Who comes into the in-sync set holds what was committed, if it still is the process that was proposed."""
+        before, self._in_sync[record.partition] = self._in_sync[record.partition], set(record.isr)
+        for broker_id in set(record.isr) - before:
+            process = self._brokers[broker_id].process
+            known = decode_record(self.store.records[f"/brokers/{broker_id}"])
+            assert isinstance(known, BrokerRecord)
+            if process is not None and process.alive and process.incarnation == known.incarnation:
+                key = (TOPIC_ID, record.partition)
+                files = self.disks[broker_id].files.get(key)
+                self.history.joined(key, files.cache if files else [], process.name)
 
     def _check_damaged(self, record: PartitionRecord) -> None:
         """A replica that gave up its seat for known damage does not come in sync with it again (I11)."""

@@ -220,6 +220,14 @@ class ReplicaFetchRoom:
                 session.news[key] = None
                 self._wake(session, now_ms)
 
+    def recount(self, partition: Partition, now_ms: int) -> None:
+        """Count what followers said before metadata made them replicas here: they don't say the same again."""
+        leadership = partition.leadership
+        for session in self._sessions.values():
+            position = session.positions.get(partition.key)
+            if position is not None and leadership is not None and leadership.end_of(session.broker_id) is None:
+                self._observe(session, position, now_ms)
+
     def ended(self, partition: Partition, now_ms: int) -> None:
         """Tell followers that the partition is not led here any more."""
         key = partition.key

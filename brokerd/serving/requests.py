@@ -423,6 +423,7 @@ class RequestHandler:
         applied = self.partitions.apply_some(now_ms)
         for partition in applied.touched:  # what a takeover found must be flushed before it counts
             self.produce.touched[partition] = None
+            self.followers.recount(partition, now_ms)
         for partition in applied.ended:
             self.produce.abandon(partition, ErrorCode.REQUEST_TIMED_OUT, "the partition moved or was deleted")
             self.fetch.abandon(partition)

@@ -105,6 +105,21 @@ def test_a_follower_that_waits_hears_of_a_mark_that_another_moved() -> None:
     assert [item.high_watermark for (item,) in leader.answers()] == [2]
 
 
+def test_what_a_new_replica_said_before_its_leader_knew_of_it_counts_once_that_does() -> None:
+    leader = Leader(replicas=[1], isr=[1])
+    leader.append(2)
+    leader.fetch(0)
+    leader.fetch(2)
+    assert leader.partition.leadership is not None
+    assert leader.partition.leadership.end_of(FOLLOWER) is None
+    leader.room.checked.clear()
+    state = PartitionState(leader=1, leader_epoch=3, partition_epoch=1, replicas=[1, 2], isr=[1], adding=[2])
+    leader.partition.leadership.update(state, {1: 1, 2: 1}, min_in_sync=1, domains=Domains())
+    leader.room.recount(leader.partition, 0)
+    assert leader.partition.leadership.end_of(FOLLOWER) == ReplicaEnd(2, 2)
+    assert leader.partition in leader.room.checked, "it may join the in-sync set"
+
+
 # ---- the throttle
 
 

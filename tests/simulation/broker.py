@@ -199,15 +199,14 @@ class SimBroker(Process):
             if leadership is not None and self._seen_epochs.get(key) != leadership.leader_epoch:
                 self._seen_epochs[key] = leadership.leader_epoch
                 history.leads(key, leadership.leader_epoch, self.name, self.incarnation)
-                history.began(key, log.files.cache, self.name)
+                history.began(key, leadership.leader_epoch, log.files.cache, self.name)
                 self.world.events["elections"] += 1
             mark = log.high_watermark
             seen = self._seen_marks.get(key, 0)
             if mark > seen:
                 self._seen_marks[key] = mark
-                history.passed(
-                    key, log.files.cache, seen, mark, f"{self.name} ({'leader' if leadership else 'follower'})"
-                )
+                where = f"{self.name} ({'leader' if leadership else 'follower'})"
+                history.passed(key, log.leader_epoch, log.files.cache, seen, mark, where)
 
     def shut_down(self) -> None:
         """Leave in good order."""

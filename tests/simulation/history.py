@@ -18,10 +18,12 @@ class History:
 
     Attributes:
         committed: {partition: {base offset: batch}}; what a high watermark passed anywhere stays as it is for ever.
+        committed_in: The leader epoch of that high watermark, by (partition, base offset).
     """
 
     def __init__(self) -> None:
         self.committed: dict[Key, dict[int, Batch]] = defaultdict(dict)
+        self.committed_in: dict[tuple[Key, int], int] = {}
         self.lossy = False  # from now on nothing is promised but one leader an epoch
         self.mark: Counter[Key] = Counter()
         self.trimmed: Counter[Key] = Counter()  # what lies below was deleted by request
@@ -39,9 +41,9 @@ class History:
         if known != (broker, incarnation):
             raise Violation(f"I7: epoch {epoch} of {key[1]} is led by {known} and by {(broker, incarnation)}")
 
-    def began(self, key: Key, batches: list[Batch], broker: str) -> None:
-        """A leader has begun: it holds all that was ever committed (I6)."""
-        if (offset := self._lacking(key, batches)) is not None:
+    def began(self, key: Key, epoch: int, batches: list[Batch], broker: str) -> None:
+        """A leader has begun, perhaps after others in later epochs: it holds all that was committed before its (I6)."""
+        if (offset := self._lacking(key, batches, epoch)) is not None:
             raise Violation(f"I6: {broker} leads {key[1]} without the committed batch at {offset}")
 
     def joined(self, key: Key, batches: list[Batch], broker: str) -> None:
@@ -49,19 +51,22 @@ class History:
         if (offset := self._lacking(key, batches)) is not None:
             raise Violation(f"I8: {broker} is taken for in sync in {key[1]} without the committed batch at {offset}")
 
-    def _lacking(self, key: Key, batches: list[Batch]) -> int | None:
+    def _lacking(self, key: Key, batches: list[Batch], epoch: int | None = None) -> int | None:
+        """Return a batch that was committed, in an earlier leader epoch than this, and is not among these."""
         if self.lossy:
             return None
         held = {batch.header.base_offset: batch for batch in batches}
         for offset, batch in self.committed[key].items():
             if batch.header.next_offset <= self.trimmed[key]:
                 continue
+            if epoch is not None and self.committed_in[key, offset] >= epoch:
+                continue
             if offset not in held or held[offset].data != batch.data:
                 return offset
         return None
 
-    def passed(self, key: Key, batches: list[Batch], start: int, mark: int, where: str) -> None:
-        """A high watermark went from `start` to `mark` somewhere: what lies below is committed (I4, I5, I15-I17)."""
+    def passed(self, key: Key, epoch: int, batches: list[Batch], start: int, mark: int, where: str) -> None:
+        """A high watermark went from `start` to `mark` in this epoch: what is below is committed (I4, I5, I15-I17)."""
         if self.lossy:
             return
         known = self.committed[key]
@@ -77,6 +82,7 @@ class History:
                 if other.header.base_offset < header.next_offset and header.base_offset < other.header.next_offset:
                     raise Violation(f"I4: {where} shows a batch at {header.base_offset} across another")
             known[header.base_offset] = batch
+            self.committed_in[key, header.base_offset] = epoch
             self.mark[key] = max(self.mark[key], header.next_offset)
             self._check_new(key, header, batch.data)
 

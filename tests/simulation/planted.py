@@ -9,8 +9,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import msgspec
 import pytest
 
+import brokerd.control.elections as elections
+import brokerd.control.insync as insync
+import brokerd.control.moves as moves
 import brokerd.control.registration as registration
 import brokerd.control.relief as relief
 import brokerd.serving.hosted as hosted
@@ -332,6 +336,28 @@ def delayed_delete_after_a_move_back(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(HostedPartitions, "_is_gone", is_gone)
 
 
+@plant(
+    faults={**NO_FAULTS, "reassign": 3.0, "cut": 0.8, "cut_one_way": 0.5, "stop": 0.5, "kill_controller": 0.3},
+    machines={"m1": [1], "m2": [2], "m3": [3]},
+    replication_factor=2,
+    min_in_sync=1,
+    durability="fsync",
+    partitions=3,
+    lag_max_ms=3000,
+)
+def leader_epoch_kept_where_a_replica_goes(patch: pytest.MonkeyPatch) -> None:
+    """C18: what a replica said before it was moved away counts once its broker has an empty one."""
+
+    def commit(before: Any, after: Any, chosen: Chosen | None = None, **options: Any) -> Any:
+        made = election.commit(before, after, chosen, **options)
+        if chosen is None and after.leader == before.leader:
+            return msgspec.structs.replace(made, leader_epoch=after.leader_epoch)
+        return made
+
+    for module in (elections, insync, moves):
+        patch.setattr(module, "commit", commit)
+
+
 @plant()
 def age_by_the_wall_clock(patch: pytest.MonkeyPatch) -> None:
     """C14: retention believes a clock that steps by a year."""
@@ -497,6 +523,7 @@ SEEDS = {
     "follower_says_out_of_range": 0,
     "follower_serves_above_its_mark": 0,
     "delayed_delete_after_a_move_back": 1,
+    "leader_epoch_kept_where_a_replica_goes": 70,
     "age_by_the_wall_clock": 0,
     "failed_flush_forgotten_by_the_next_process": 10,
     "in_sync_too_early": 1,

@@ -313,6 +313,7 @@ class RequestHandler:
 
     def flushed(self, flushed_log: Log, end_offset: int, now_ms: int) -> None:
         """Take note that a log is on the disk up to `end_offset`."""
+        self._confirm(now_ms)  # a broker that stood still takes this before anything else
         flushed_log.flushed(end_offset)
         found = self.partitions.hosted(flushed_log.topic_id, flushed_log.partition)
         if found is not None and found.log is flushed_log:
@@ -411,10 +412,14 @@ class RequestHandler:
         self.followers.expire(now_ms)
         self.view.expire(now_ms)
         self._take(self.link.tick(now_ms), now_ms)
-        for partition in self.partitions.confirm(now_ms < self.link.confirmed_until_ms):
-            self.produce.touched[partition] = None
+        self._confirm(now_ms)
         if self._producer_ids.low:
             self._take(self.link.want_producer_ids(now_ms), now_ms)
+
+    def _confirm(self, now_ms: int) -> None:
+        """Note whether the controller may be taken to know this broker still."""
+        for partition in self.partitions.confirm(now_ms < self.link.confirmed_until_ms):
+            self.produce.touched[partition] = None
 
     def apply_some(self, now_ms: int) -> None:
         """Open, create, change and delete a few partitions as metadata says; report once all is done."""

@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from multiprocessing import get_context
+from typing import Any
 
 import pytest
 
 from brokerd.control.events import Received
+from brokerd.serving.controller_link import CONFIRMED_MS
 from ingest.wire.messages import AlterPartitionReassignmentsRequest, Reassignment
 from tests.simulation.planted import NO_FAULTS, PLANTS, SEEDS, is_found, plan_for
 from tests.simulation.seeds import run_one
@@ -80,3 +82,31 @@ def test_a_replica_that_went_and_came_back_empty_is_not_taken_for_what_it_was() 
     world.run_until(world.schedule.now_ms + 5000)
     world._heal()
     world.check()
+
+
+def test_a_leader_that_was_left_alone_and_stood_still_acknowledges_nothing_before_the_controller_is_heard() -> None:
+    plan = replace(plan_of(0), faults=NO_FAULTS, lost=0.0, late=0.0, slow_ms=1, flush_ms=100, durability="fsync")
+    machines = {"m1": [1, 2]}
+    world = World(0, replace(plan, machines=machines, partitions=1, replication_factor=2, min_in_sync=1))
+    world.faulty = False
+    record = world._partition_record(0)
+    assert record is not None
+    leader, follower = record.replicas
+    world.kill_broker(follower, 60_000)
+    world.run_until(world.schedule.now_ms + 4000)
+    process = world._brokers[leader].process
+    assert process is not None
+    (partition,) = process.handler.partitions.led()
+    log: Any = partition.log
+    assert partition.leadership is not None
+    assert partition.leadership.state.isr == [leader]
+    while log.flushed_end == log.end_offset:
+        world.run_until(world.schedule.now_ms + 1)
+    process.stop()
+    world.run_until(world.schedule.now_ms + CONFIRMED_MS)
+    mark = log.high_watermark
+    process.handler.flushed(log, log.flush().run(), process.now_ms)  # what it takes first when it goes on
+    assert log.flushed_end > log.high_watermark == mark
+    process.go_on()
+    world.run_until(world.schedule.now_ms + 2000)
+    assert log.high_watermark > mark

@@ -449,8 +449,11 @@ class Controller:
 
     def _register(self, event: Received, body: BrokerRegistrationRequest, now_ms: int) -> list[Effect]:
         broker_id = body.broker.broker_id
+        known = self.image.brokers.get(broker_id)
+        again = known is not None and known.incarnation == body.broker.incarnation
+        # a process that runs already names leader epochs of which its logs may hold nothing: its heartbeats tell the ends
         ends = {(p.topic_id, p.partition): (p.leader_epoch, p.log_end_offset) for p in body.partitions}
-        electorates = self._electorates(now_ms, come=broker_id, ends=ends)
+        electorates = self._electorates(now_ms, come=broker_id, ends=None if again else ends)
         heard = self._sessions.has_heard(broker_id)
         decision = decide_registration(self.image, body, self._cluster_id, self._limits, electorates, heard=heard)
 

@@ -199,3 +199,26 @@ def test_a_thousand_partitions_get_their_epochs_quickly(driver: Driver) -> None:
     assert leader_epochs(driver) == [1] * 1000
     assert driver.commits == before + 1
     assert time.perf_counter() - started < 10  # some 20 ms
+
+
+def test_what_a_process_that_runs_already_registers_with_is_not_where_its_logs_end(driver: Driver) -> None:
+    """It names the leader epoch it followed, of which its log may hold nothing."""
+    driver.register(2)
+    driver.create(NewTopic("t", 1, 2))
+    topic_id = topic_id_of(driver, "t")
+    driver.later(SESSION_MS)
+    driver.register(1, incarnation=2, found=[LocalPartition(topic_id, 0, 5, 100)])
+    driver.register(2, incarnation=2, found=[LocalPartition(topic_id, 0, 6, 90)])
+    (record,) = driver.core.image.all_partitions()
+    assert (record.leader, record.leader_epoch, record.recovering) == (NO_LEADER, 6, [1, 2])
+
+    def beat(broker_id: int, last_epoch: int, end_offset: int) -> None:
+        end = LeaderlessEnd(topic_id, 0, 6, last_epoch, end_offset)
+        version = driver.core.image.version
+        driver.send(BrokerHeartbeatRequest(broker_id, driver.epochs[broker_id], version, 1000, [end]))
+
+    beat(2, 6, 90)
+    driver.register(1, incarnation=2, found=[LocalPartition(topic_id, 0, 6, 100)])
+    beat(1, 5, 100)
+    (record,) = driver.core.image.all_partitions()
+    assert record.leader == 2

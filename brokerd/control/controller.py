@@ -74,6 +74,7 @@ LATE_MS = (
 RECONNECT_MS = 1000  # its next heartbeat is read by then
 COMMIT_RETRY_MS = 1000  # a full disk does not get better at once
 PRODUCER_IDS_COUNT = 1000
+NO_QUESTION = 0  # brokers count their questions from 1, and drop answers to what they do not ask
 Key = tuple[bytes, int]
 PATIENCE_MS = 30_000  # how long a partition waits for a replica that may know more than those that came back
 SERVED = (
@@ -194,7 +195,7 @@ class Controller:
                     return []  # in doubt the session time decides
                 return self._mark_dead([broker_id], "its connection ended", now_ms)
             case ConnectionLost():
-                return self._answer_heartbeats(now_ms)
+                return self._sound_out(now_ms)
             case Tick():
                 return self._tick(now_ms)
 
@@ -394,6 +395,19 @@ class Controller:
                     self._doubtful_until_ms = now_ms + RECONNECT_MS
                 effects.append(Respond(parked.peer, parked.correlation_id, self._beat(session.applied_version)))
         return effects
+
+    def _sound_out(self, now_ms: int) -> list[Effect]:
+        """Send every broker something: what can't be delivered tells whose connection has ended.
+
+        One that asks nothing just now, say because it was answered last as it stopped, gets an answer to no question.
+        """
+        asks_nothing = [
+            session.peer
+            for broker_id, session in self._sessions.all()
+            if session.heard and session.parked is None and self.image.brokers[broker_id].alive
+        ]
+        beat = BrokerHeartbeatResponse(self.image.version, self._controller_epoch, None)
+        return self._answer_heartbeats(now_ms) + [Respond(peer, NO_QUESTION, beat) for peer in asks_nothing]
 
     def _beat(self, applied_version: int) -> BrokerHeartbeatResponse:
         """Return what a broker is told that acts by this version."""

@@ -527,7 +527,7 @@ SEEDS = {
     "age_by_the_wall_clock": 0,
     "failed_flush_forgotten_by_the_next_process": 10,
     "in_sync_too_early": 1,
-    "proposals_not_counted": 73,
+    "proposals_not_counted": 172,
     "mark_moves_below_min_insync": 8,
     "appended_counted_for_flushed": 18,
     "zombie_controller_commits": 3,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from brokerd.control.controller import NO_QUESTION
 from brokerd.control.events import ConnectionLost, PeerGone, Received, Tick
 from brokerd.control.sessions import ABSENT_MS
 from ingest.wire.codes import ErrorCode
@@ -87,6 +88,19 @@ def test_a_lost_connection_has_every_parked_heartbeat_answered(driver: Driver) -
     driver.heartbeat(2)
     answered = {answer.peer for answer in driver.step(ConnectionLost())}
     assert answered == {b"broker-1", b"broker-2"}
+
+
+def test_a_lost_connection_of_a_broker_that_asks_nothing_is_noticed_as_well(driver: Driver) -> None:
+    driver.step(ConnectionLost())  # no heartbeat is parked: brokers that stop send none after their last answer
+    sounded = driver.step(ConnectionLost())
+    assert {answer.peer for answer in sounded} == {b"broker-1", b"broker-2"}
+    assert {answer.correlation_id for answer in sounded} == {NO_QUESTION}
+    driver.step(PeerGone(b"broker-2"))
+    assert [answer.peer for answer in driver.step(ConnectionLost())] == [b"broker-1"], "the dead are dead"
+
+
+def test_a_lost_connection_says_nothing_of_brokers_that_were_not_heard(driver: Driver) -> None:
+    driver.restart()
     assert driver.step(ConnectionLost()) == []
 
 

@@ -32,8 +32,9 @@ from brokerd.control.events import (
 from brokerd.control.image import ClusterImage
 from brokerd.control.limits import CONTROL_LIMITS, ControlLimits
 from brokerd.control.metadata import MetadataView
+from brokerd.control.parked import ParkedRequests
 from brokerd.control.records import Change, ProducerIdsRecord, Put, Remove, VersionRecord
-from brokerd.control.registration import RegistrationDecision, decide_registration
+from brokerd.control.registration import decide_registration
 from brokerd.control.relief import relieve
 from brokerd.control.sessions import ParkedHeartbeat, Sessions
 from brokerd.control.topics import Cluster, Refused
@@ -105,23 +106,6 @@ class _Pending:
     failed: Callable[[str], list[Effect]]
 
 
-@dataclass(frozen=True, slots=True)
-class _ParkedAnswer:
-    """A durable change that the live brokers don't all act by yet."""
-
-    respond: Respond
-    version: int
-    deadline_ms: int
-
-
-@dataclass(frozen=True, slots=True)
-class _ParkedMetadata:
-    peer: bytes
-    correlation_id: int
-    topics: list[str] | None
-    deadline_ms: int
-
-
 class Controller:
     """Decide; touch no socket, file, clock or dice. Thread: the controller's loop.
 
@@ -155,8 +139,7 @@ class Controller:
         self._view = MetadataView(image, cluster_id, controller_epoch, broker_configs)
         self._sessions = Sessions(image.brokers, now_ms, session_timeout_ms, absent)
         self._pending: _Pending | None = None
-        self._answers: list[_ParkedAnswer] = []
-        self._metadata: list[_ParkedMetadata] = []
+        self._parked = ParkedRequests(self._view, limits.parked_max)
         self._retry_ms = now_ms  # no commit of our own accord before
         self._stepped_ms = now_ms
         self._doubtful_until_ms = now_ms  # connections may have ended because this controller stood still
@@ -201,9 +184,9 @@ class Controller:
 
     def next_deadline_ms(self) -> int | None:
         """Return when the next `Tick` is due, None for no time soon."""
-        times = [answer.deadline_ms for answer in self._answers]
-        times += [parked.deadline_ms for parked in self._metadata]
-        times += [s.parked.deadline_ms for _, s in self._sessions.all() if s.parked is not None]
+        times = [s.parked.deadline_ms for _, s in self._sessions.all() if s.parked is not None]
+        if (parked_ms := self._parked.next_deadline_ms()) is not None:
+            times.append(parked_ms)
         expiry = self._sessions.next_expiry_ms(self.image.alive_brokers())
         if expiry is not None:
             times.append(max(expiry, self._retry_ms))
@@ -216,7 +199,7 @@ class Controller:
 
     @property
     def parked_count(self) -> int:
-        return len(self._answers) + len(self._metadata)
+        return len(self._parked)
 
     # ---- commits -----------------------------------------------------------------------------------------------------
 
@@ -247,7 +230,7 @@ class Controller:
         if self.image.version > version:
             self._look_at_leaders()
             effects += self._answer_heartbeats(now_ms)
-            effects += self._answer_metadata(lambda parked: True)
+            effects += self._parked.answer_metadata()
         return effects
 
     def _commit_elected(
@@ -333,7 +316,7 @@ class Controller:
 
     def _tick(self, now_ms: int) -> list[Effect]:
         effects = self._answer_applied(now_ms)
-        effects += self._answer_metadata(lambda parked: parked.deadline_ms <= now_ms)
+        effects += self._parked.answer_metadata(now_ms)
         effects += self._answer_heartbeats(now_ms, overdue=True)
         if now_ms < self._retry_ms:
             return effects
@@ -365,24 +348,9 @@ class Controller:
         return self._commit_elected(elected, "preferred")
 
     def _answer_applied(self, now_ms: int) -> list[Effect]:
-        """Answer the changes that every live broker acts by, and those that waited long enough."""
-        if not self._answers:
-            return []
-        alive = self.image.alive_brokers()
-        waiting, effects = [], list[Effect]()
-        for answer in self._answers:
-            if answer.deadline_ms <= now_ms or self._sessions.have_applied(alive, answer.version):
-                effects.append(answer.respond)
-            else:
-                waiting.append(answer)
-        self._answers = waiting
-        return effects
-
-    def _answer_metadata(self, due: Callable[[_ParkedMetadata], bool]) -> list[Effect]:
-        answered = [parked for parked in self._metadata if due(parked)]
-        if answered:
-            self._metadata = [parked for parked in self._metadata if not due(parked)]
-        return [Respond(p.peer, p.correlation_id, self._view.for_clients(p.topics)) for p in answered]
+        return self._parked.answer_applied(
+            lambda version: self._sessions.have_applied(self.image.alive_brokers(), version), now_ms
+        )
 
     def _answer_heartbeats(self, now_ms: int, *, overdue: bool = False) -> list[Effect]:
         """Answer all parked heartbeats, or those whose time is over."""
@@ -446,7 +414,7 @@ class Controller:
 
     def _change(self, event: Received, now_ms: int) -> list[Effect]:
         """Answer an administrator's request once what it changes is durable and in force."""
-        self._check_room()
+        self._parked.check_room()
         changes, answer, elected = administer(self._cluster(now_ms), event)
         if not changes:
             return [_answer(event, answer)]
@@ -456,7 +424,7 @@ class Controller:
             self._resettle = self._resettle or isinstance(event.body, AlterConfigsRequest)
             notes = self._count(elected, "operator")
             deadline_ms = now_ms + min(APPLY_WAIT_MS, event.timeout_ms)
-            self._answers.append(_ParkedAnswer(_answer(event, answer), self.image.version, deadline_ms))
+            self._parked.add_answer(_answer(event, answer), self.image.version, deadline_ms)
             return notes + self._answer_applied(now_ms)
 
         return self._commit([*changes, self._next_version()], done, _refuse_for_space(event))
@@ -465,7 +433,7 @@ class Controller:
         broker_id = body.broker.broker_id
         known = self.image.brokers.get(broker_id)
         again = known is not None and known.incarnation == body.broker.incarnation
-        # a process that runs already names leader epochs of which its logs may hold nothing: its heartbeats tell the ends
+        # a process that runs already names leader epochs of which its logs may hold nothing; heartbeats tell the ends
         ends = {(p.topic_id, p.partition): (p.leader_epoch, p.log_end_offset) for p in body.partitions}
         electorates = self._electorates(now_ms, come=broker_id, ends=None if again else ends)
         heard = self._sessions.has_heard(broker_id)
@@ -476,7 +444,7 @@ class Controller:
             self._came_ms = now_ms
             answer = BrokerRegistrationResponse(decision.broker_epoch, self.image.version, self._controller_epoch)
             notes = self._count(decision.elected, "registration")
-            return [*_registration_notes(broker_id, decision), *notes, _answer(event, answer)]
+            return [*decision.notes(broker_id), *notes, _answer(event, answer)]
 
         if not decision.changes:
             session = self._sessions.of(broker_id)
@@ -570,8 +538,8 @@ class Controller:
         wait_ms = min(body.max_wait_ms, event.timeout_ms)
         if body.known_version < self.image.version or wait_ms <= 0:
             return [_answer(event, self._view.for_clients(body.topics))]
-        self._check_room()
-        self._metadata.append(_ParkedMetadata(event.peer, event.correlation_id, body.topics, now_ms + wait_ms))
+        self._parked.check_room()
+        self._parked.add_metadata(event, body, now_ms + wait_ms)
         return []
 
     def _check_broker_epoch(self, broker_id: int, broker_epoch: int) -> None:
@@ -581,10 +549,6 @@ class Controller:
             raise Refused(
                 ErrorCode.STALE_BROKER_EPOCH, f"broker {broker_id} {known}, not {broker_epoch}; register again"
             )
-
-    def _check_room(self) -> None:
-        if self.parked_count >= self._limits.parked_max:
-            raise Refused(ErrorCode.THROTTLING_QUOTA_EXCEEDED, "too many requests wait for an answer; try again")
 
 
 def _answer(event: Received, body: Message) -> Respond:
@@ -596,17 +560,3 @@ def _refuse_for_space(event: Received) -> Callable[[str], list[Effect]]:
         return [Respond(event.peer, event.correlation_id, None, ErrorCode.KAFKA_STORAGE_ERROR, reason)]
 
     return refuse
-
-
-def _registration_notes(broker_id: int, decision: RegistrationDecision) -> list[Effect]:
-    notes: list[Effect] = [Note("info", "broker registered", {"broker": broker_id, "epoch": decision.broker_epoch})]
-    if decision.replaced_directory:
-        fields: dict[str, object] = {
-            "broker": broker_id,
-            "directory_before": decision.replaced_directory,
-            "partitions_lost": decision.lost,
-        }
-        notes.append(Note("error", "broker came with another log directory: what it held alone is lost", fields))
-    if decision.stray:
-        notes.append(Note("warning", "broker holds partitions of unknown topics", {"count": decision.stray}))
-    return notes

@@ -10,6 +10,7 @@ import uuid
 from dataclasses import dataclass, field
 
 from brokerd.control.elections import Elected, Electorates, settle_all, touched_by
+from brokerd.control.events import Note
 from brokerd.control.image import ClusterImage
 from brokerd.control.limits import ControlLimits
 from brokerd.control.records import BrokerRecord, Change, PartitionRecord, ProducerIdsRecord, Put, VersionRecord
@@ -38,6 +39,20 @@ class RegistrationDecision:
     replaced_directory: str = ""
     lost: int = 0
     stray: int = 0
+
+    def notes(self, broker_id: int) -> list[Note]:
+        """Return what to tell the operator."""
+        notes = [Note("info", "broker registered", {"broker": broker_id, "epoch": self.broker_epoch})]
+        if self.replaced_directory:
+            fields: dict[str, object] = {
+                "broker": broker_id,
+                "directory_before": self.replaced_directory,
+                "partitions_lost": self.lost,
+            }
+            notes.append(Note("error", "broker came with another log directory: what it held alone is lost", fields))
+        if self.stray:
+            notes.append(Note("warning", "broker holds partitions of unknown topics", {"count": self.stray}))
+        return notes
 
 
 def decide_registration(

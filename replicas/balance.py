@@ -19,7 +19,7 @@ def preferred(state: S) -> int:
 def can_return(state: S, usable: Collection[int]) -> bool:
     """Tell whether the preferred leader does not lead and could."""
     leader = preferred(state)
-    return state.leader != leader and leader in usable and leader in state.trusted
+    return state.leader != leader and leader in usable and leader in state.isr
 
 
 def imbalanced(states: Iterable[S], usable: Collection[int], percentage: int) -> list[S]:

@@ -103,17 +103,13 @@ def settle(state: S, electorate: Electorate) -> tuple[S, Chosen | None]:
     Epochs are not touched; see `commit`.
     """
     chosen = None
-    if state.leader not in electorate.usable or state.leader in state.recovering:
+    if state.leader not in electorate.usable:
         if state.leader != NO_LEADER and state.leader in electorate.expected:
             return state, None  # it has the session time to be heard
         chosen = choose(state, electorate)
         if chosen is None:
             return state, None
         state = _lead(state, chosen)
-    if state.recovering and set(state.recovering) & set(state.isr):
-        # they catch up from a leader whose log is whole; until there are enough of those they may be needed once more
-        eligible = state.in_order({*state.eligible, *state.recovering})
-        state = msgspec.structs.replace(state, isr=state.trusted, eligible=eligible)
     if state.eligible and electorate.enough(state, state.isr):
         state = msgspec.structs.replace(state, eligible=[], recovering=[])
     return state, chosen
@@ -177,7 +173,7 @@ def commit(before: S, after: S, chosen: Chosen | None = None, *, epoch_min: int 
 
 def move(state: S, broker: int) -> S:
     """Have another in-sync replica lead."""
-    assert broker in state.trusted, "a leader comes from the in-sync set"
+    assert broker in state.isr, "a leader comes from the in-sync set"
     return msgspec.structs.replace(state, leader=broker)
 
 

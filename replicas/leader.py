@@ -194,7 +194,6 @@ class Leadership:
 
         One that was refused is followed by another, be it for the set there is, so that it can't be accepted later.
 
-
         Args:
             lag_max_ms: replica.lag.time.max.ms.
         """
@@ -208,7 +207,7 @@ class Leadership:
             if b not in self.state.isr and self._caught_up(b, durable) and self.behind_ms(b, now_ms) <= lag_max_ms
         ]
         isr = [*keep, *joining]
-        if set(isr) == set(self.state.isr) and not self.state.recovering and self._asked <= set(isr):
+        if set(isr) == set(self.state.isr) and self._asked <= set(isr):
             return None
         self._asked |= set(isr)
         epochs = {broker: self._broker_epochs.get(broker, -1) for broker in isr}

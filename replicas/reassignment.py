@@ -50,7 +50,7 @@ def finish(state: S, electorate: Electorate) -> S:
     if not state.adding and not state.removing:
         return state
     stay = target(state)
-    if not set(stay) <= set(state.trusted):
+    if not set(stay) <= set(state.isr):
         return state
     return _keep(state, stay, electorate)
 

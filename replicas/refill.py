@@ -57,7 +57,7 @@ def leave_for_space(state: S, usable: Collection[int], domains: Domains) -> S | 
     Args:
         usable: Brokers that can lead, and whose disks have room.
     """
-    for broker in state.in_order(state.trusted):
+    for broker in state.in_order(state.isr):
         if broker in usable and domains.disk(broker) != domains.disk(state.leader):
             return move(state, broker)
     return None

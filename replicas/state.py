@@ -19,8 +19,8 @@ class PartitionState(msgspec.Struct, frozen=True, kw_only=True):
         isr: In sync: each holds everything below the high watermark.
         eligible: Left the in-sync set when too few copies were left in it: each still holds everything below the high
             watermark, for that does not move while there are any (KIP-966).
-        recovering: Members of `isr` or `eligible` that came back from an unclean start. Such a log can't be proved
-            whole: it leads only if it is the greatest of them.
+        recovering: Members of `eligible` that came back from an unclean start. Such a log can't be proved whole: it
+            leads only if it is the greatest of them.
         adding, removing: The reassignment under way: replicas to be caught up, and to go after that.
         throttle_bytes_per_s: What brokers may send and fetch for those that are added, 0: no bound. It goes with them.
         unclean_epoch: The last leader epoch that began without proof that all that was acknowledged was kept; a log
@@ -44,11 +44,6 @@ class PartitionState(msgspec.Struct, frozen=True, kw_only=True):
         """The replicas that may hold everything below the high watermark, in the order of preference."""
         return self.in_order({*self.isr, *self.eligible})
 
-    @property
-    def trusted(self) -> list[int]:
-        """The in-sync replicas but for those that are recovering."""
-        return [broker for broker in self.isr if broker not in self.recovering]
-
     def needed_in_sync(self, configured: int) -> int:
         """Return how many copies acks=all needs: min.insync.replicas, or with 0 half of the replicas, rounded up.
 
@@ -68,9 +63,8 @@ class PartitionState(msgspec.Struct, frozen=True, kw_only=True):
         assert set(self.isr) <= set(self.replicas), "in sync, but no replica"
         assert set(self.eligible) <= set(self.replicas), "eligible, but no replica"
         assert not set(self.isr) & set(self.eligible), "in sync and eligible"
-        assert set(self.recovering) <= {*self.isr, *self.eligible}, "recovering without a seat"
+        assert set(self.recovering) <= set(self.eligible), "recovering, but not eligible"
         assert self.leader == NO_LEADER or self.leader in self.isr, "the leader is outside the in-sync set"
-        assert self.leader not in self.recovering, "a leader whose log can't be proved whole"
         assert self.leader_epoch >= 0
         assert self.partition_epoch >= 0
         assert set(self.adding) <= set(self.replicas), "adding what is no replica"

@@ -182,7 +182,7 @@ def _drained(
         load.replicas[new] += 1
         after = begin(record, [new if b == broker.broker_id else b for b in target(record)], electorate)
     else:
-        others = [b for b in record.trusted if b != broker.broker_id and b in electorate.usable]
+        others = [b for b in record.isr if b != broker.broker_id and b in electorate.usable]
         if record.leader != broker.broker_id or not others:
             return False
         after = move(record, others[0])

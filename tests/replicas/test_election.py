@@ -97,10 +97,11 @@ def test_one_whole_log_needs_nobody_elses_word() -> None:
 
 
 def test_recovering_members_are_out_of_sync_with_a_whole_leader_and_forgotten_with_enough_of_those() -> None:
-    after, _ = settle(state(recovering=[2, 3]), electorate(1, 2, 3, min_in_sync=2))
-    assert (after.isr, after.eligible, after.recovering) == ([1], [2, 3], [2, 3])
-    after, _ = settle(state(recovering=[3]), electorate(1, 2, 3, min_in_sync=2))
+    one, voters = come_back(state(), 3, intact=False), electorate(1, 2, 3, min_in_sync=2)
+    after, _ = settle(one, voters)
     assert (after.isr, after.eligible, after.recovering) == ([1, 2], [], [])
+    after, _ = settle(come_back(one, 2, intact=False), voters)
+    assert (after.isr, after.eligible, after.recovering) == ([1], [2, 3], [3, 2])
 
 
 def test_an_emptied_disk_has_no_seat() -> None:

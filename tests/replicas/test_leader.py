@@ -199,9 +199,10 @@ def test_nothing_appended_is_nothing_to_lag_behind() -> None:
     assert propose(leadership, now_ms=10**9) is None
 
 
-def test_a_recovering_member_is_proposed_anew_once_it_has_caught_up() -> None:
-    leadership = lead(state(isr=(1, 2), recovering=[2]))
+def test_one_that_recovers_is_proposed_once_it_has_caught_up_and_nothing_before() -> None:
+    leadership = lead(state(isr=(1,), eligible=[2], recovering=[2]), min_in_sync=2)
     own(leadership, both(3))
+    assert propose(leadership) is None, "each proposal is a commit, and news for every broker"
     fetch(leadership, 2, both(3))
     assert propose(leadership) == [1, 2]
 

@@ -75,5 +75,4 @@ def test_a_leader_without_space_hands_over_to_an_in_sync_replica_on_another_disk
     assert (moved.leader, moved.isr) == (3, [1, 2, 3])
     assert leave_for_space(state(), {2}, domains) is None, "3 is full too, or dead"
     assert leave_for_space(state(isr=(1, 2)), {1, 2, 3}, domains) is None
-    assert leave_for_space(state(recovering=[3]), {1, 2, 3}, domains) is None
     assert NO_LEADER not in (moved.leader, *moved.isr)

@@ -1,7 +1,8 @@
 """The checkpoint: one append-only file per log directory that says from where recovery has to look.
 
 Records of 128 bytes, each with a CRC; the last valid one of a partition counts. A record only ever trails: what lies
-below its recovery point was flushed before it was written. Losing the file costs a longer recovery, nothing else.
+below its recovery point was flushed before it was written. Losing the file costs a longer recovery and an
+unclean start, nothing else.
 
     offset  size  field
          0     4  magic b"FBYC"

@@ -68,8 +68,13 @@ class LogDirectory:
         self._page = StatePage(page_path, self.incarnation, disk.file_mode)
         # The page is memory: if it still names the last owner, the page cache has outlived that process too.
         cached = last is not None and self._page.previous_incarnation == last.incarnation
-        self.intact = not salvaged and (last is None or ((last.kind == CLOSED or cached) and last.partition == INTACT))
+        if last is None:  # a new directory, or one whose checkpoint is lost: that proves nothing of its logs
+            whole = not self.found()
+        else:
+            whole = (last.kind == CLOSED or cached) and last.partition == INTACT
+        self.intact = whole and not salvaged
         self._state = INTACT if self.intact else UNPROVEN
+        self._was_killed = last is not None and last.kind != CLOSED  # then the cache may hold what the disk does not
         self.torn_bytes_total = self.damaged_batches_total = self.lost_offsets_total = 0
         self._boot_ms = -1
         self._stamped_age_ms = -1
@@ -438,7 +443,7 @@ class LogDirectory:
             if not self._disk.failed:
                 self.flush_all()
                 self.checkpoint()
-                self._checkpoint.write([self._event(CLOSED)])
+                self._checkpoint.write([self._event(CLOSED if self._all_flushed() else RUNNING)])
         except LogDirOffline:
             pass  # the mark is left; the next open looks at what the device returns
         finally:
@@ -446,6 +451,10 @@ class LogDirectory:
                 log.close()
             self._disk.join_background()
             self._lock.release()
+
+    def _all_flushed(self) -> bool:
+        """Whether what a killed owner left in the page cache is on the disk too: each log was opened since."""
+        return not self._was_killed or all(key in self._logs for key in self.found())
 
 
 def failed_marks(page_path: Path, failed_dir: Path, directory_id: str) -> tuple[Path, Path]:

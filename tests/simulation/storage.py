@@ -155,6 +155,7 @@ class SimDirectory:
         if salvaged:
             self.salvage()
         cached = disk.page_incarnation == disk.checkpoint_incarnation
+        self._was_killed = not disk.closed
         self.intact = not salvaged and (disk.closed or cached) and not disk.unproven
         disk.unproven = not self.intact
         self._logs: dict[Key, SimLog] = {}
@@ -244,7 +245,7 @@ class SimDirectory:
         for log in self._logs.values():
             log.flushed(log.flush().run())
         self.checkpoint()
-        self.disk.closed = True
+        self.disk.closed = not self._was_killed or set(self._logs) == set(self.disk.files)
 
 
 class Flush:

@@ -49,6 +49,56 @@ def test_one_directory_has_one_owner(store: Store) -> None:
     open_as(store).close()
 
 
+def cut_power(store: Store) -> None:
+    store.kill()
+    store.page_path.unlink()
+
+
+def test_after_a_kill_all_is_there_and_after_a_power_cut_it_may_not_be_until_the_cluster_knows(store: Store) -> None:
+    assert store.open_directory().intact
+    store.kill()
+    assert store.open_directory().intact, "the page cache has outlived the process"
+    cut_power(store)
+    assert not store.open_directory().intact
+    store.kill()
+    assert not store.open_directory().intact, "nobody has heard of it yet"
+    store.close()
+    directory = store.open_directory()
+    assert not directory.intact
+    directory.registered()
+    store.kill()
+    assert store.open_directory().intact
+
+
+def test_what_was_closed_in_good_order_is_there_after_a_power_cut(store: Store) -> None:
+    store.open().append([make_batch()], wall_ms=1)
+    store.close()
+    store.page_path.unlink()
+    assert store.open_directory().intact
+
+
+def test_logs_without_a_checkpoint_are_proved_by_nothing(store: Store) -> None:
+    store.open().append([make_batch()], wall_ms=1)
+    store.close()
+    (store.path / "checkpoint").unlink()
+    assert not store.open_directory().intact
+
+
+def test_logs_that_nobody_opened_since_a_kill_are_not_called_closed(store: Store) -> None:
+    store.open().append([make_batch()], wall_ms=1)
+    store.kill()
+    store.open_directory()
+    store.close()  # told to stop before the controller said what to open: nothing of the killed process was flushed
+    store.page_path.unlink()
+    assert not store.open_directory().intact
+    store.open()
+    store.close()
+    store.open_directory()
+    store.close()
+    store.page_path.unlink()
+    assert not store.open_directory().intact, "the cluster does not know yet"
+
+
 def test_a_directory_of_another_cluster_or_broker_is_refused(store: Store) -> None:
     store.open_directory()
     store.close()

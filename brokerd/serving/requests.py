@@ -28,20 +28,19 @@ from brokerd.serving.controller_link import (
 from brokerd.serving.fetch import FetchRoom
 from brokerd.serving.hosted import HostedPartitions
 from brokerd.serving.insync import InSyncSets
+from brokerd.serving.offsets import OffsetsRoom
 from brokerd.serving.outbox import Outbox, Peer
 from brokerd.serving.partition import Partition
 from brokerd.serving.produce import ProduceRoom
 from brokerd.serving.producer_ids import ProducerIdBlocks
 from brokerd.serving.replica_fetch import ReplicaFetchRoom
 from brokerd.serving.unsent import UnsentAnswers
-from ingest.errors import CorruptBatch, Fenced, LogDirOffline, ProtocolError, RemoteError, StorageError
+from ingest.errors import Fenced, ProtocolError, RemoteError
 from ingest.limits import LIMITS
 from ingest.wire.codes import ErrorCode
 from ingest.wire.frames import Request, Response, decode_body, encode_raw_response, encode_request
 from ingest.wire.messages import (
     BROKER_APIS,
-    EARLIEST_TIMESTAMP,
-    LATEST_TIMESTAMP,
     REQUESTS,
     VERSION_MAX,
     VERSION_MIN,
@@ -51,15 +50,8 @@ from ingest.wire.messages import (
     BrokerMetadata,
     BrokerRegistrationRequest,
     CreateTopicsRequest,
-    DeletedRecords,
-    DeleteRecordsRequest,
-    DeleteRecordsResponse,
     InitProducerIdRequest,
     InitProducerIdResponse,
-    ListedOffset,
-    ListOffsetsPartition,
-    ListOffsetsRequest,
-    ListOffsetsResponse,
     NewTopic,
 )
 
@@ -126,6 +118,7 @@ class RequestHandler:
         find = self.partitions.find
         self.produce = ProduceRoom(find, self.outbox)
         self.fetch = FetchRoom(find, self.partitions.find_replica, self.outbox, config.response_bytes_max, unsent)
+        self.offsets = OffsetsRoom(find, self.outbox)
         self.followers = ReplicaFetchRoom(
             find,
             self.partitions.broker_epoch,
@@ -162,9 +155,9 @@ class RequestHandler:
         elif api_key == ApiKey.METADATA:
             self._metadata(peer, request, now_ms)
         elif api_key == ApiKey.LIST_OFFSETS:
-            self._list_offsets(peer, request)
+            self.offsets.list_offsets(peer, request)
         elif api_key == ApiKey.DELETE_RECORDS:
-            self._delete_records(peer, request)
+            self.offsets.delete_records(peer, request)
         elif api_key == ApiKey.INIT_PRODUCER_ID:
             self._init_producer_id(peer, request, now_ms)
         elif api_key == ApiKey.API_VERSIONS:
@@ -209,62 +202,6 @@ class RequestHandler:
             timeout_ms = max(1, request.timeout_ms)
             self._take(self.link.forward(_NOBODY, 0, topics, now_ms, timeout_ms), now_ms)
         self.view.handle(peer, request, now_ms, wait_for_creation=create)
-
-    def _list_offsets(self, peer: Peer, request: Request) -> None:
-        body: ListOffsetsRequest = request.body
-        listed = [self._list_offset(item) for item in body.partitions]
-        self.outbox.answer(peer, request.correlation_id, ListOffsetsResponse(listed))
-
-    def _list_offset(self, item: ListOffsetsPartition) -> ListedOffset:
-        found = self.partitions.find(item.topic_id, item.partition)
-        if isinstance(found, ErrorCode):
-            return ListedOffset(int(found))
-        code = found.check_epoch(item.leader_epoch)
-        if code:
-            return ListedOffset(int(code))
-        log = found.log
-        epoch = log.leader_epoch
-        if item.timestamp_ms != EARLIEST_TIMESTAMP and not found.knows_its_end:
-            return ListedOffset(int(ErrorCode.OFFSET_NOT_AVAILABLE))
-        if item.timestamp_ms == LATEST_TIMESTAMP:
-            return ListedOffset(0, log.high_watermark, -1, epoch)
-        if item.timestamp_ms == EARLIEST_TIMESTAMP:
-            return ListedOffset(0, log.start_offset, -1, epoch)
-        if item.timestamp_ms < 0:
-            return ListedOffset(int(ErrorCode.INVALID_REQUEST))
-        try:
-            at = log.offset_for_time(item.timestamp_ms, end=log.high_watermark)
-        except LogDirOffline:
-            raise
-        except (CorruptBatch, StorageError, OSError) as error:
-            if isinstance(error, CorruptBatch):
-                self.fetch.damaged[found] = str(error)
-            return ListedOffset(int(ErrorCode.KAFKA_STORAGE_ERROR))
-        if at is None:
-            return ListedOffset(0, -1, -1, epoch)
-        return ListedOffset(0, max(at[0], log.start_offset), at[1], epoch)
-
-    def _delete_records(self, peer: Peer, request: Request) -> None:
-        body: DeleteRecordsRequest = request.body
-        deleted = []
-        for item in body.partitions:
-            found = self.partitions.find(item.topic_id, item.partition)
-            if isinstance(found, ErrorCode):
-                deleted.append(DeletedRecords(int(found)))
-                continue
-            log = found.log
-            offset = log.high_watermark if item.offset == -1 else item.offset
-            if not 0 <= offset <= log.high_watermark:
-                text = f"offset {offset} is not in 0..{log.high_watermark}"
-                deleted.append(DeletedRecords(int(ErrorCode.OFFSET_OUT_OF_RANGE), message=text))
-                continue
-            try:
-                log.delete_records(offset)
-            except StorageError as error:
-                deleted.append(DeletedRecords(int(ErrorCode.KAFKA_STORAGE_ERROR), message=str(error)))
-                continue
-            deleted.append(DeletedRecords(0, log.start_offset))
-        self.outbox.answer(peer, request.correlation_id, DeleteRecordsResponse(deleted))
 
     def _init_producer_id(self, peer: Peer, request: Request, now_ms: int) -> None:
         body: InitProducerIdRequest = request.body
@@ -330,7 +267,8 @@ class RequestHandler:
     def _settle_followers(self, now_ms: int) -> None:
         """Draw the consequences of what followers said: answer producers, propose in-sync sets."""
         moved, self.followers.moved = self.followers.moved, {}
-        for partition in moved:
+        trimmed, self.offsets.trimmed = self.offsets.trimmed, {}
+        for partition in (*moved, *trimmed):
             self._moved(partition, now_ms)
         checked, self.followers.checked = self.followers.checked, {}
         self.in_sync.look(checked, now_ms)
@@ -342,7 +280,7 @@ class RequestHandler:
 
     def _settle_damage(self, now_ms: int) -> None:
         """Have what was found damaged refilled, and tell the controller at once."""
-        for room in (self.fetch, self.followers):
+        for room in (self.fetch, self.offsets, self.followers):
             damaged, room.damaged = room.damaged, {}
             for partition, reason in damaged.items():
                 self.partitions.damaged(partition.key, reason)

@@ -1,0 +1,94 @@
+"""Where logs begin and end: ListOffsets, and DeleteRecords, which moves the begin."""
+
+from __future__ import annotations
+
+from brokerd.serving.outbox import Outbox, Peer
+from brokerd.serving.partition import Find, Partition
+from ingest.errors import CorruptBatch, LogDirOffline, StorageError
+from ingest.wire.codes import ErrorCode
+from ingest.wire.frames import Request
+from ingest.wire.messages import (
+    EARLIEST_TIMESTAMP,
+    LATEST_TIMESTAMP,
+    DeletedRecords,
+    DeleteRecordsRequest,
+    DeleteRecordsResponse,
+    ListedOffset,
+    ListOffsetsPartition,
+    ListOffsetsRequest,
+    ListOffsetsResponse,
+)
+
+
+class OffsetsRoom:
+    """Serve what is asked about offsets. Thread: the broker loop.
+
+    Attributes:
+        trimmed: Partitions whose log start was raised; the owner takes them.
+        damaged: Partitions in which damage was met, and where; the owner takes them.
+    """
+
+    def __init__(self, find: Find, outbox: Outbox) -> None:
+        self._find = find
+        self._outbox = outbox
+        self.trimmed: dict[Partition, None] = {}
+        self.damaged: dict[Partition, str] = {}
+
+    def list_offsets(self, peer: Peer, request: Request) -> None:
+        """Say which offsets belong to times; the end of a log only once it is known."""
+        body: ListOffsetsRequest = request.body
+        listed = [self._list_offset(item) for item in body.partitions]
+        self._outbox.answer(peer, request.correlation_id, ListOffsetsResponse(listed))
+
+    def _list_offset(self, item: ListOffsetsPartition) -> ListedOffset:
+        found = self._find(item.topic_id, item.partition)
+        if isinstance(found, ErrorCode):
+            return ListedOffset(int(found))
+        code = found.check_epoch(item.leader_epoch)
+        if code:
+            return ListedOffset(int(code))
+        log = found.log
+        epoch = log.leader_epoch
+        if item.timestamp_ms != EARLIEST_TIMESTAMP and not found.knows_its_end:
+            return ListedOffset(int(ErrorCode.OFFSET_NOT_AVAILABLE))
+        if item.timestamp_ms == LATEST_TIMESTAMP:
+            return ListedOffset(0, log.high_watermark, -1, epoch)
+        if item.timestamp_ms == EARLIEST_TIMESTAMP:
+            return ListedOffset(0, log.start_offset, -1, epoch)
+        if item.timestamp_ms < 0:
+            return ListedOffset(int(ErrorCode.INVALID_REQUEST))
+        try:
+            at = log.offset_for_time(item.timestamp_ms, end=log.high_watermark)
+        except LogDirOffline:
+            raise
+        except (CorruptBatch, StorageError, OSError) as error:
+            if isinstance(error, CorruptBatch):
+                self.damaged[found] = str(error)
+            return ListedOffset(int(ErrorCode.KAFKA_STORAGE_ERROR))
+        if at is None:
+            return ListedOffset(0, -1, -1, epoch)
+        return ListedOffset(0, max(at[0], log.start_offset), at[1], epoch)
+
+    def delete_records(self, peer: Peer, request: Request) -> None:
+        """Raise log starts; followers hear of it with the next answer to their fetches."""
+        body: DeleteRecordsRequest = request.body
+        deleted = []
+        for item in body.partitions:
+            found = self._find(item.topic_id, item.partition)
+            if isinstance(found, ErrorCode):
+                deleted.append(DeletedRecords(int(found)))
+                continue
+            log = found.log
+            offset = log.high_watermark if item.offset == -1 else item.offset
+            if not 0 <= offset <= log.high_watermark:
+                text = f"offset {offset} is not in 0..{log.high_watermark}"
+                deleted.append(DeletedRecords(int(ErrorCode.OFFSET_OUT_OF_RANGE), message=text))
+                continue
+            try:
+                log.delete_records(offset)
+            except StorageError as error:
+                deleted.append(DeletedRecords(int(ErrorCode.KAFKA_STORAGE_ERROR), message=str(error)))
+                continue
+            self.trimmed[found] = None
+            deleted.append(DeletedRecords(0, log.start_offset))
+        self._outbox.answer(peer, request.correlation_id, DeleteRecordsResponse(deleted))

@@ -19,7 +19,7 @@ def active_controller(data_dir: Path) -> str:
     """Return the name of the process that is the controller, or believes it is; "" if none here does."""
     run_dir = Path(read_appliance(data_dir).run_dir)
     for name in CONTROLLERS:
-        with contextlib.suppress(ForebayError):
+        with contextlib.suppress(ForebayError, msgspec.ValidationError):  # one that begins has nothing to say yet
             said = decode_identity(ask(run_dir / f"{name}{SUFFIX}", "stats"))
             if msgspec.json.decode(said.stats, type=ControllerStats).role == "active":
                 return name

@@ -87,6 +87,8 @@ def up(
     Several machines are one cluster; the first leaves --join out:
       forebay up --join --zookeeper zk1,zk2,zk3/forebay --listeners tcp://10.0.0.2:9192 --allow-insecure-listeners
     """
+    if zookeeper == "":  # an unset variable of a script would make this machine a cluster of its own
+        raise click.UsageError("--zookeeper names no server")
     flags: dict[tuple[str, str], tuple[str, Any]] = {
         key: (flag, value)
         for key, flag, value in (

@@ -54,7 +54,8 @@ def become_member(directory: DataDir, settings: Settings, *, join: bool, accept_
         return Member(cluster_id=cluster_id, site=cluster_id, broker_ids=ids, kept_by=kept_by)
     site = (previous.site if previous else "") or _new_id()
     cluster_id, taken = directory.cluster_id, list[int]()
-    if not cluster_id or len(known) < count:
+    moved = previous is not None and previous.zookeeper not in ("", connect)  # this start will be remembered by it
+    if not cluster_id or len(known) < count or moved:
         with ClusterFolder(
             connect, credentials=settings.zookeeper_credentials(), session_timeout_ms=settings.zookeeper_session_ms
         ) as folder:
@@ -66,7 +67,8 @@ def become_member(directory: DataDir, settings: Settings, *, join: bool, accept_
                     path=directory.path,
                 )
             cluster_id = cluster_id or _enter(folder, there, settings, join=join)
-            taken = folder.take_broker_ids(count - len(known))
+            if count > len(known):
+                taken = folder.take_broker_ids(count - len(known))
     ids = [*known, *taken]
     zookeeper = ZookeeperConfig(
         connect=connect,

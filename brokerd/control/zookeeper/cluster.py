@@ -96,7 +96,9 @@ def read_identity(where: str, requests: Requests) -> Identity | None:
     if node is None:
         names = requests.children("")
         if names is not None and set(names) - {"zookeeper"}:  # which is in every root
-            raise ForeignDirectory(f"{where} is not a Forebay metadata store", path=where)
+            raise ForeignDirectory(
+                f"{where} is not a Forebay metadata store; name a folder of its own: HOST:2181,…/forebay", path=where
+            )
         return None
     try:
         fields = msgspec.json.decode(node.value)

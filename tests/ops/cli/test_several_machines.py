@@ -192,7 +192,10 @@ def test_founding_joining_and_leaving_are_not_mistaken_for_each_other(
     assert "add --join to become part" in second.up("--zookeeper", connect, *LISTENERS, code=2).stderr
     assert "set listeners=" in second.up("--zookeeper", connect, code=2).stderr
     first.down()
-    assert f"give its address: --zookeeper {connect}" in first.up(code=2).stderr
+    elsewhere = first.up("--zookeeper", f"{connect}-elsewhere", *LISTENERS, code=1)
+    assert elsewhere.stderr.count("to none; correct the address") == 1
+    assert f"give its address: --zookeeper {connect}\n" in first.up(code=2).stderr, "a wrong one is not remembered"
+    assert "names no server" in first.up("--zookeeper", "", *LISTENERS, code=2).stderr
     alone.up("--brokers", "1")
     alone.down()
     assert "metadata of a cluster of its own" in alone.up("--zookeeper", connect, *LISTENERS, code=2).stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import shutil
@@ -16,6 +17,7 @@ import msgspec
 from ingest.errors import ForebayError, StorageError
 from ingest.limits import GIB, MIB
 from ops.cli.found import Found, find
+from ops.cli.status import SAME_FLAGS, describe
 from ops.config.paths import default_run_dir, shared_memory_dir
 from ops.config.settings import Settings
 from ops.supervisor.appliance import OPEN_FILES
@@ -56,8 +58,9 @@ def run_checks(data_dir: Path, settings: Settings) -> Iterator[Check]:
         yield Check("appliance", PROBLEM, str(error), "it can't be started or asked", "choose another --data-dir")
     yield _python()
     yield from _directory(data_dir, found)
-    yield _filesystem(_existing(data_dir))
-    yield _disk(_existing(data_dir), data_dir)
+    for place in _disks(data_dir, settings):
+        yield _filesystem(place)
+        yield _disk(place, data_dir)
     yield _shared_memory(data_dir)
     yield _run_dir(data_dir, settings)
     yield _open_files()
@@ -111,6 +114,18 @@ def _content(data_dir: Path) -> Iterator[Check]:
         BrokerDirectories(data_dir, appliance.kept_by if appliance else (), shared=shared).check()
     except StorageError as error:
         yield Check("directory", PROBLEM, str(error), why, "mount it, or restore it from a backup")
+
+
+def _disks(data_dir: Path, settings: Settings) -> list[Path]:
+    """Return a directory on each file system that metadata and records are on, or will be."""
+    brokers: list[Path] = []
+    with contextlib.suppress(OSError):
+        brokers = sorted((data_dir / "brokers").iterdir())
+    found: dict[int, Path] = {}
+    for place in (_existing(data_dir), *brokers, *settings.log_dirs):
+        with contextlib.suppress(OSError):  # a disk that is not there: that is another check's
+            found.setdefault(place.stat().st_dev, place.resolve())
+    return list(found.values())
 
 
 def _filesystem(path: Path) -> Check:
@@ -211,7 +226,9 @@ def _appliance(found: Found) -> Check:
         return Check("appliance", OK, f"none runs on {found.data_dir}; start it with: {up}")
     if found.orphans:
         what = f"{len(found.orphans)} processes run without a supervisor"
-        return Check("appliance", PROBLEM, what, "none is restarted if it dies", f"take them over with: {up}")
+        return Check(
+            "appliance", PROBLEM, what, "none is restarted if it dies", f"take them over with: {up}{SAME_FLAGS}"
+        )
     if found.status is None:
         why = "it may be stopped or starved"
         return Check("appliance", PROBLEM, "its supervisor does not answer", why, "see forebay.log")
@@ -219,6 +236,9 @@ def _appliance(found: Found) -> Check:
     if waiting:
         what = ", ".join(f"{p.name} is {p.state}{': ' * bool(p.reason)}{p.reason}" for p in waiting)
         return Check("appliance", PROBLEM, what, "not all of it serves", f"see {found.status.log_path}")
+    if found.status.ready and (reasons := describe(found)["reasons"]):
+        why, see = "not every record with acks=all is acknowledged", "forebay cluster health, and troubleshooting.md"
+        return Check("appliance", PROBLEM, f"it is not ready: {'; '.join(reasons)}", why, see)
     state = OK if found.status.ready else WARNING
     return Check("appliance", state, "it runs" if found.status.ready else "it is starting")
 

@@ -21,13 +21,13 @@ _ASK_MS = 2000
 
 
 def not_heeded(data_dir: Path, settings: Settings) -> list[tuple[str, str]]:
-    """Return what is set on this machine and otherwise in its cluster, each with the command that makes it so there.
+    """Return what one of several machines sets otherwise than its cluster, each with the command that heeds it.
 
     Raises:
         ForebayError: the cluster does not answer.
     """
     wanted = settings.cluster_configs
-    if not wanted or not settings["broker", "zookeeper.connect"]:
+    if not wanted:
         return []
     from ingest.admin import Admin
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 import msgspec
 
+from ingest.discovery import read_appliance
 from ingest.errors import ForebayError
 from ops.cli.checks import OK, PROBLEM, WARNING, Check, run_checks
 from ops.cli.cluster_config import not_heeded
@@ -33,8 +34,9 @@ def doctor(ctx: click.Context, data_dir: Path, config_file: Path | None, form: s
     with reported():
         settings = load_settings(config_file or default_config_file(), environment=os.environ)
         checks = [*run_checks(data_dir, settings)]
-        checks += zookeeper_checks(settings["broker", "zookeeper.connect"], data_dir)
-        checks += _settings(data_dir, settings)
+        connect = settings["broker", "zookeeper.connect"] or _joined(data_dir)
+        checks += zookeeper_checks(connect, data_dir)
+        checks += _settings(data_dir, settings) if connect else ()
     problems = sum(check.state == PROBLEM for check in checks)
     if form == "json":
         click.echo(json.dumps({"problems": problems, "checks": msgspec.to_builtins(checks)}))
@@ -44,6 +46,13 @@ def doctor(ctx: click.Context, data_dir: Path, config_file: Path | None, form: s
         click.echo(f"\n{problems} problem{'s' * (problems != 1)}")
     if problems:
         ctx.exit(REFUSED)
+
+
+def _joined(data_dir: Path) -> str:
+    """Return where the metadata is that several machines share, "" for here: `up` may have got it as a flag."""
+    with contextlib.suppress(ForebayError, OSError):
+        return read_appliance(data_dir).zookeeper
+    return ""
 
 
 def _settings(data_dir: Path, settings: Settings) -> Iterator[Check]:

@@ -70,7 +70,7 @@ def describe(found: Found) -> dict[str, Any]:
     elif found.locked:
         reasons.append("the supervisor does not answer")
     elif found.orphans:
-        reasons.append("the supervisor has gone; its processes go on, take them over with: " + _up(found))
+        reasons.append(f"the supervisor has gone; its processes go on, take them over with: {_up(found)}{SAME_FLAGS}")
         assert found.appliance is not None
         ports |= found.appliance.ports
         processes = [
@@ -89,6 +89,9 @@ def describe(found: Found) -> dict[str, Any]:
         "supervisor": found.owner.pid if found.locked and found.owner else None,
         "uptime_s": found.status.uptime_s if found.status else None,
     }
+
+
+SAME_FLAGS = ", and the flags it was started with"  # by others, processes are ended and started anew
 
 
 def _up(found: Found) -> str:

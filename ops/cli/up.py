@@ -169,7 +169,8 @@ def _greet(status: SupervisorStatus, start: Start, began: float) -> None:
     reasons = await_agreement(start.data_dir)
     print_ready(status, time.monotonic() - began, reasons)
     with contextlib.suppress(ForebayError):  # then status says why
-        for what, command in not_heeded(start.data_dir, start.settings):
+        several = bool(start.settings["broker", "zookeeper.connect"])
+        for what, command in not_heeded(start.data_dir, start.settings) if several else ():
             click.echo(f"{what}: {command}", err=True)
 
 

@@ -42,6 +42,9 @@ def test_each_broker_has_a_disk_copies_are_spread_over_them_and_one_that_is_miss
         forebay.run("topic", "create", "t", *at)
         described = json.loads(forebay.run("topic", "describe", "t", *at, "--format", "json").stdout)
         assert sorted(described["partitions"][0]["replicas"]) == [1, 2, 3], "a copy on each disk"
+        checks = json.loads(forebay.run("doctor", *at, "--format", "json", code=None).stdout)["checks"]
+        (full,) = [check["what"] for check in checks if check["name"] == "disk" and str(paths[1]) in check["what"]]
+        assert full.startswith("0.1 GiB free"), "doctor looks at every disk"
         forebay.down()
         subprocess.run(["umount", paths[1]], check=True)
         refused = forebay.up(code=1)

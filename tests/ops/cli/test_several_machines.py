@@ -165,7 +165,7 @@ def test_doctor_tells_of_servers_that_do_not_answer_and_of_one_disk_for_both(
     machine: Callable[[str], Forebay], connect: str, ensemble: Ensemble
 ) -> None:
     appliance = machine("a")
-    appliance.environment |= {"FOREBAY_ZOOKEEPER_CONNECT": connect, "FOREBAY_LISTENERS": "tcp://127.0.0.1:0"}
+    appliance.up("--zookeeper", connect, *LISTENERS, "--brokers", "1")
 
     def said() -> list[dict[str, str]]:
         done = appliance.run("doctor", "--format", "json", "--data-dir", str(appliance.data_dir), code=None)

@@ -204,8 +204,8 @@ def _check_factor(cluster: Cluster, factor: int, brokers: Sequence[int]) -> None
     if factor > len(brokers):
         raise Refused(
             ErrorCode.INVALID_REPLICATION_FACTOR,
-            f"replication factor {factor} is larger than the number of brokers that are up, {len(brokers)}; "
-            "`forebay up --brokers N` runs more",
+            f"replication factor {factor} is larger than the number of brokers that are up and not drained, "
+            f"{len(brokers)}; `forebay up --brokers N` runs more",
         )
     most = replication_factor_max(brokers, cluster.image.domains())
     if factor > most:

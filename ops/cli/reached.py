@@ -156,7 +156,7 @@ def _with_next(error: RemoteError, names: Callable[[], Sequence[str]] | None, wa
             near = difflib.get_close_matches(wanted, names(), n=1)
         except ForebayError:
             near = []
-        if near:
+        if near and near[0] != wanted:  # else it is the partition that is not there
             lines.append(f"Did you mean {near[0]}?")
     hint = hint_of(error.code, wanted)
     return "\n".join([*lines, hint] if hint else lines)

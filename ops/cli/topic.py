@@ -60,7 +60,15 @@ def _topic_names(admin: Admin) -> Callable[[], list[str]]:
 @topic.command()
 @_names_argument
 @click.option("-p", "--partitions", type=int, default=-1, help="How many.  [default: the brokers' num.partitions]")
-@click.option("-r", "--replicas", "--replication-factor", "replicas", type=int, default=-1, help="Copies of each.")
+@click.option(
+    "-r",
+    "--replicas",
+    "--replication-factor",
+    "replicas",
+    type=int,
+    default=-1,
+    help="Copies of each.  [default: one a machine, on a single one one a disk; three at most]",
+)
 @click.option("-c", "--topic-config", "--config", "configs", multiple=True, metavar="KEY=VALUE", help="A setting.")
 @click.option("--if-not-exists", is_flag=True, help="A topic that exists already is fine.")
 @click.option("-d", "--dry", "validate_only", is_flag=True, help="Check alone, create nothing.")
@@ -319,6 +327,8 @@ def reassign(
         admin.reassign(moves, throttle_bytes_per_s=throttle or 0)
         if wait:
             await_moves(admin, name)
+    if cancel and not chosen and form == "text":
+        click.echo(f"nothing of {name} moves")
     _say_done(form, {f"{name}-{p}": "stays" if cancel else "moved" if wait else "moves" for p in chosen})
 
 

@@ -211,10 +211,11 @@ def print_ready(status: SupervisorStatus, seconds: float, reasons: Sequence[str]
     click.echo(f"Forebay {state}: {brokers} broker{'s' * (brokers != 1)}, {seconds:.1f} s")
     for reason in reasons:
         click.echo(f"  {reason}")
-    click.echo(f"  data  {status.data_dir}")
-    for name, address in status.addresses.items():
-        click.echo(f"  {name:<5} {'http://' if name == 'http' else ''}{address}")
-    click.echo(f"  log   {status.log_path}")
+    addresses = {name: f"{'http://' if name == 'http' else ''}{at}" for name, at in status.addresses.items()}
+    places = {"data": status.data_dir, **addresses, "log": status.log_path}
+    width = max(map(len, places))
+    for name, place in places.items():
+        click.echo(f"  {name:<{width}}  {place}")
 
 
 def _title() -> None:

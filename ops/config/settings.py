@@ -208,7 +208,9 @@ class _Loader:
             try:
                 check(merged)
             except ConfigError as error:
-                self.problems.append(f"{place}{error}")
+                problem = f"{place}{error}"
+                if problem not in self.problems:  # two checks may need the same setting
+                    self.problems.append(problem)
         if merged["kafka", "port"] != NO_LISTENER:
             self.warnings.append("this version has no Kafka listener: kafka.port has no effect")
 
@@ -226,7 +228,7 @@ def listener_of(merged: Settings) -> tuple[str, int] | None:
     if not is_loopback(host.strip("[]")) and merged["broker", "allow.insecure.listeners"] != "true":
         raise ConfigError(
             f"listeners={text} is reached from other machines, and this version neither encrypts nor asks who it is; "
-            "set allow.insecure.listeners=true if that network is trusted"
+            "set allow.insecure.listeners=true (--allow-insecure-listeners) if that network is trusted"
         )
     return host, port
 

@@ -54,6 +54,9 @@ def test_partitions_move_with_all_their_records(cluster: Cluster) -> None:
     assert sum(item["high_watermark"] for item in found) == 300
     run(cluster, topic_command, "reassign", "t", "--replicas", "1,2", "--throttle", "1000000", "--wait")
     assert all(sorted(item["isr"]) == [1, 2] for item in partitions(cluster))
+    assert run(cluster, topic_command, "reassign", "t", "--cancel").stdout == "nothing of t moves\n"
+    none = run(cluster, topic_command, "reassign", "t", "-p", "7", "--replicas", "1", code=1)
+    assert "topic t has 3 partitions\nSee what" in none.stderr
     both = run(cluster, topic_command, "reassign", "t", "--cancel", "--throttle", "1000000", code=2)
     assert "pass it with --replicas" in both.stderr
     refused = run(cluster, topic_command, "reassign", "t", "--replicas", "1,9", code=1)

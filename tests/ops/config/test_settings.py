@@ -122,6 +122,7 @@ def test_all_problems_are_named_at_once(tmp_path: Path) -> None:
     said = problems(tmp_path, '[broker]\n"a" = 1\n"b" = 2\n', FOREBAY_MQTT_PORT="x")
     assert len(said.splitlines()) == 3
     assert "FOREBAY_MQTT_PORT: mqtt.port=x" in said
+    assert len(problems(tmp_path, '[broker]\nlisteners = "9192"').splitlines()) == 1, "each once"
 
 
 def test_file_that_can_not_be_read_is_named(tmp_path: Path) -> None:

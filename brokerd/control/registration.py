@@ -31,6 +31,7 @@ class RegistrationDecision:
         changes: Nothing at all if this incarnation is registered already: its request was sent twice.
         replaced_directory: The id of the directory this broker had before, where it is another one now.
         lost: How many partitions it led were in that one.
+        older_copy: The directory is the one it had, as it was some time ago.
     """
 
     broker_epoch: int
@@ -38,6 +39,7 @@ class RegistrationDecision:
     elected: Elected = field(default_factory=Elected)
     replaced_directory: str = ""
     lost: int = 0
+    older_copy: bool = False
     stray: int = 0
 
     def notes(self, broker_id: int) -> list[Note]:
@@ -50,6 +52,9 @@ class RegistrationDecision:
                 "partitions_lost": self.lost,
             }
             notes.append(Note("error", "broker came with another log directory: what it held alone is lost", fields))
+        if self.older_copy:
+            text = "broker came with an older copy of its log directory: what it has held alone since is lost"
+            notes.append(Note("error", text, {"broker": broker_id}))
         if self.stray:
             notes.append(Note("warning", "broker holds partitions of unknown topics", {"count": self.stray}))
         return notes
@@ -88,7 +93,8 @@ def decide_registration(
         )
     again = before is not None and before.incarnation == broker.incarnation
     replaced = before is not None and before.directory_id != broker.directory_id
-    elected = _elect(image, request, electorates, again=again, replaced=replaced)
+    older_copy = before is not None and not again and not replaced and _is_older_copy(request, before)
+    elected = _elect(image, request, electorates, again=again, replaced=replaced or older_copy)
     floor = request.producer_id_floor
     next_producer_id = max(image.next_producer_id, floor + 1 if floor <= limits.producer_id_floor_max else 0)
     record = broker_record(request, before, limits)
@@ -97,7 +103,7 @@ def decide_registration(
         changes.append(Put(ProducerIdsRecord(next_producer_id)))
     if again and before is not None and not changes and record == before:
         return RegistrationDecision(before.broker_epoch)
-    decision = RegistrationDecision(record.broker_epoch, elected=elected)
+    decision = RegistrationDecision(record.broker_epoch, elected=elected, older_copy=older_copy)
     decision.changes = [Put(record), *changes, Put(VersionRecord(image.version + 1))]
     found = {(p.topic_id, p.partition) for p in request.partitions}
     decision.stray = sum(topic_id not in image.topics for topic_id, _ in found)
@@ -114,6 +120,14 @@ def _is_anothers(broker: BrokerMetadata, before: BrokerRecord, *, heard: bool) -
     if before.site != broker.site and before.directory_id != broker.directory_id:
         return True
     return before.alive and heard and (before.machine, before.log_dir) != (broker.machine, broker.log_dir)
+
+
+def _is_older_copy(request: BrokerRegistrationRequest, before: BrokerRecord) -> bool:
+    """Tell whether the last process that registered has not had this directory, though its id is the same: a backup.
+
+    What such a replica lacks was acknowledged with its vote, so that it has none, as an empty one.
+    """
+    return bool(request.incarnations) and before.incarnation not in request.incarnations
 
 
 def _elect(

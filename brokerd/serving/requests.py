@@ -421,7 +421,10 @@ class RequestHandler:
         )
         found = self.partitions.local_partitions()
         floor = self.partitions.producer_id_floor()
-        return BrokerRegistrationRequest(broker, config.cluster_id, found, floor, self._directory.intact)
+        directory = self._directory
+        return BrokerRegistrationRequest(
+            broker, config.cluster_id, found, floor, directory.intact, directory.incarnations
+        )
 
     def on_controller(self, effects: list[Effect], now_ms: int) -> None:
         self._take(effects, now_ms)

@@ -51,6 +51,7 @@ PARTITION, OPENED, RUNNING, CLOSED = 1, 2, 3, 4
 INTACT, UNPROVEN = 0, 1
 NO_PRODUCERS, UNKNOWN_PRODUCERS = -1, -2
 _COMPACT_BYTES = 1 << 20
+_INCARNATIONS_MAX = 64  # remembered; a process that opens the directory and is never registered adds one too
 
 
 class CheckpointRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -130,6 +131,7 @@ class Checkpoint:
     Attributes:
         partitions: The last record of each partition.
         last: The last record of another kind; None on a new file.
+        incarnations: The last record of each process that had the directory open, the latest last.
     """
 
     def __init__(self, disk: Disk) -> None:
@@ -138,6 +140,7 @@ class Checkpoint:
         self._file = File(self._path, CREATE, disk.file_mode)
         self.partitions: dict[tuple[bytes, int], CheckpointRecord] = {}
         self.last: CheckpointRecord | None = None
+        self.incarnations: dict[int, CheckpointRecord] = {}
         self.age_ms = 0
         self._stale: set[tuple[bytes, int]] = set()  # dropped partitions of which the file still has records
         data = os.pread(self._file.fd, self._file.size(), 0)
@@ -153,6 +156,10 @@ class Checkpoint:
             self.partitions[record.topic_id, record.partition] = record
         else:
             self.last = record
+            self.incarnations.pop(record.incarnation, None)
+            self.incarnations[record.incarnation] = record
+            if len(self.incarnations) > _INCARNATIONS_MAX:
+                del self.incarnations[next(iter(self.incarnations))]
 
     def write(self, records: list[CheckpointRecord]) -> None:
         """Append records and make them durable.
@@ -163,7 +170,9 @@ class Checkpoint:
         for record in records:
             self._take(record)
         data = b"".join(map(encode_record, records))
-        if self._size + len(data) > _COMPACT_BYTES and self._size > 4 * RECORD_SIZE * (len(self.partitions) + 2):
+        if self._size + len(data) > _COMPACT_BYTES and self._size > 4 * RECORD_SIZE * (
+            len(self.partitions) + len(self.incarnations) + 1
+        ):
             self._compact()
             return
         try:
@@ -196,8 +205,7 @@ class Checkpoint:
             raise DiskFull(f"{self._path}: the disk is full", path=self._path)
 
     def _compact(self) -> bool:
-        others = [self.last] if self.last is not None else []
-        data = b"".join(map(encode_record, [*others, *self.partitions.values()]))
+        data = b"".join(map(encode_record, [*self.incarnations.values(), *self.partitions.values()]))
         if self._disk.replace(self._path, data, durable=True):
             self._file = File(self._path, CREATE, self._disk.file_mode)
             self._size = len(data)

@@ -44,6 +44,7 @@ class LogDirectory:
     Attributes:
         directory_id: The UUID that the cluster remembers; another one means an empty replica.
         incarnation: Random, 63 bits, new at each open.
+        incarnations: Those of the processes that had it open before, as far as it remembers.
         intact: Nothing the last owner had written is lost: it closed in good order, or only its process died.
         refills: Partitions that are damaged, and marked to begin anew.
         torn_bytes_total, damaged_batches_total, lost_offsets_total: What recovery found since this was opened, the sums
@@ -62,6 +63,7 @@ class LogDirectory:
         self._logs: dict[tuple[bytes, int], Log] = {}
         self._checkpoint = Checkpoint(disk)
         last = self._checkpoint.last
+        self.incarnations = list(self._checkpoint.incarnations)
         self._boot_id = uuid.UUID(machine_id()).bytes
         same_boot = last is not None and last.topic_id == self._boot_id
         disk.time.restore(self._checkpoint.age_ms, last.boot_ms if last and same_boot and last.boot_ms >= 0 else None)

@@ -527,7 +527,9 @@ class LocalPartition(Message, frozen=True):
 class BrokerRegistrationRequest(Message, frozen=True):
     """One incarnation of a broker asks to join; the answer comes after its new leader epochs are durable.
 
-    `intact`: nothing its logs held is lost: it was closed in good order, or only its process died.
+    `intact`: nothing its logs held is lost: it was closed in good order, or only its process died. `incarnations` are
+    those of the processes that had its directory open before; without that of the last one that registered it is an
+    older copy of the directory. Empty: not known.
     """
 
     broker: BrokerMetadata
@@ -535,6 +537,7 @@ class BrokerRegistrationRequest(Message, frozen=True):
     partitions: list[LocalPartition]
     producer_id_floor: int = -1
     intact: bool = False
+    incarnations: list[int] = []
 
 
 class BrokerRegistrationResponse(Message, frozen=True):

@@ -97,6 +97,7 @@ class Disk:
         self.files: dict[Key, Files] = {}
         self.page_incarnation = -1
         self.checkpoint_incarnation = -1
+        self.incarnations: list[int] = []
         self.closed = True
         self.unproven = False
         self.failing = False
@@ -139,6 +140,7 @@ class Disk:
         self.refills.clear()
         self.directory_number += 1
         self.page_incarnation = self.checkpoint_incarnation = -1
+        self.incarnations.clear()
         self.closed = True
         self.failing = self.failed = self.unproven = False
 
@@ -161,6 +163,8 @@ class SimDirectory:
         self._logs: dict[Key, SimLog] = {}
         disk.refills &= set(disk.files)  # whoever died while it put files aside had finished but for the mark
         disk.page_incarnation = disk.checkpoint_incarnation = incarnation
+        self.incarnations = list(disk.incarnations)
+        disk.incarnations.append(incarnation)
         disk.closed = False
         self._surveyed = {key: self._survey(files) for key, files in disk.files.items()}
 

@@ -7,7 +7,7 @@ import select
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -285,6 +285,7 @@ def registration(
     cluster_id: str = CLUSTER_ID,
     site: str = "",
     device: int = 0,
+    incarnations: Sequence[int] = (),
 ) -> BrokerRegistrationRequest:
     """Return what a broker says when it comes up."""
     broker = BrokerMetadata(
@@ -299,7 +300,9 @@ def registration(
         site=site,
         device=device,
     )
-    return BrokerRegistrationRequest(broker, cluster_id, partitions or [], producer_id_floor)
+    return BrokerRegistrationRequest(
+        broker, cluster_id, partitions or [], producer_id_floor, incarnations=list(incarnations)
+    )
 
 
 def partition_record(

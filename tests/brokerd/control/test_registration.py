@@ -139,6 +139,30 @@ def test_another_directory_is_said_loudly_and_goes_on_under_a_fresh_epoch(driver
     assert note.fields["partitions_lost"] == 3
 
 
+def test_an_older_copy_of_a_directory_has_no_vote(driver: Driver) -> None:
+    driver.register(2, incarnation=1)
+    driver.create(NewTopic("t", 2, 2))
+    driver.register(1, incarnation=2, incarnations=[1])
+    driver.register(2, incarnation=2, incarnations=[1])
+    driver.later(SESSION_MS)
+    found = [LocalPartition(topic_id_of(driver, "t"), index, 0, 10) for index in range(2)]
+    driver.register(1, incarnation=3, found=found, incarnations=[1])  # as it was before its process 2
+    assert [p.leader for p in driver.core.image.all_partitions()] == [NO_LEADER] * 2
+    assert all(1 not in p.seats for p in driver.core.image.all_partitions())
+    assert any("older copy" in note.what and note.fields == {"broker": 1} for note in driver.notes)
+    driver.register(2, incarnation=3, incarnations=[1, 2])
+    driver.heartbeat(2)
+    assert [p.seats for p in driver.core.image.all_partitions()] == [[2]] * 2
+
+
+def test_a_process_that_was_never_registered_makes_no_older_copy(driver: Driver) -> None:
+    driver.create(NewTopic("t", 2))
+    driver.register(1, incarnation=5, incarnations=[1, 4])
+    driver.register(1, incarnation=6, incarnations=[])  # its checkpoint is gone: it does not know
+    assert all(p.isr == [1] for p in driver.core.image.all_partitions())
+    assert not any("older copy" in note.what for note in driver.notes)
+
+
 def test_producer_ids_begin_above_those_in_the_logs(driver: Driver) -> None:
     driver.register(2, incarnation=5, producer_id_floor=41_999)
     block = driver.ask(AllocateProducerIdsRequest(2, 1))

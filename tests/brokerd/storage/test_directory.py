@@ -444,3 +444,23 @@ def test_upkeep_of_a_log_that_nothing_happens_to_is_rare(store: Store, monkeypat
     assert looked.count(0) == 2, "what it is asked to do has changed"
     directory.maintain(200_000)
     assert looked.count(0) == 3
+
+
+def test_a_directory_knows_who_had_it_open_before(store: Store) -> None:
+    owners = []
+    for _ in range(3):
+        directory = store.open_directory()
+        assert directory.incarnations == owners
+        owners.append(directory.incarnation)
+        directory._checkpoint._compact()
+        store.close()
+
+
+def test_a_directory_with_partitions_and_no_checkpoint_proves_nothing(store: Store) -> None:
+    assert store.open_directory().intact, "it is new"
+    store.open()
+    store.close()
+    (store.path / "checkpoint").unlink()
+    directory = store.open_directory()
+    assert not directory.intact
+    assert directory.incarnations == []

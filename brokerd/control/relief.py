@@ -23,7 +23,7 @@ def relieve(
     """
     elected = Elected()
     broker_id = request.broker_id
-    for item in request.damaged:
+    for item in dict.fromkeys(request.damaged):  # a broker that names one twice gets one change, not two
         record = _reported(image, item)
         if record is None or broker_id not in record.replicas:
             continue

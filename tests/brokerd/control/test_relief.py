@@ -57,6 +57,13 @@ def test_a_damaged_leader_hands_over_and_leaves(driver: Driver) -> None:
     assert before.leader not in after.seats
 
 
+def test_damage_that_is_named_twice_is_damage_named_once(driver: Driver) -> None:
+    before = record(driver)
+    follower = next(b for b in before.replicas if b != before.leader)
+    complain(driver, follower, damaged=damaged(driver) * 2)
+    assert record(driver).partition_epoch == before.partition_epoch + 1
+
+
 def test_a_late_word_of_damage_that_was_refilled_since_changes_nothing(driver: Driver) -> None:
     late = damaged(driver)
     follower = record(driver).replicas[1]

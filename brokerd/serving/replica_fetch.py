@@ -129,8 +129,9 @@ class ReplicaFetchRoom:
         """Return the session a fetch belongs to; refuse one of an earlier incarnation, or out of turn."""
         registered = self._broker_epoch(told.broker_id)
         session = self._sessions.get(told.broker_id)
-        if told.broker_epoch != registered:
-            code = ErrorCode.STALE_BROKER_EPOCH if told.broker_epoch < registered else ErrorCode.REPLICA_NOT_AVAILABLE
+        if told.broker_epoch != registered or registered < 0:  # nobody: each would leave a session behind
+            stale = told.broker_epoch < registered
+            code = ErrorCode.STALE_BROKER_EPOCH if stale else ErrorCode.REPLICA_NOT_AVAILABLE
             text = f"broker {told.broker_id} has broker epoch {registered} here, not {told.broker_epoch}"
             self._outbox.refuse(peer, correlation_id, code, text)
             return None

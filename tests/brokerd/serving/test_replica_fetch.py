@@ -37,7 +37,10 @@ class Leader:
         self.outbox = Outbox()
         self.throttle = Throttle()
         unsent = UnsentAnswers(4 << 20)
-        self.room = ReplicaFetchRoom(self.find, lambda _: 1, self.outbox, 1 << 20, unsent, self.throttle)
+        epochs = {1: 1, 2: 1, 3: 1}
+        self.room = ReplicaFetchRoom(
+            self.find, lambda broker: epochs.get(broker, -1), self.outbox, 1 << 20, unsent, self.throttle
+        )
         self._epoch = 0
 
     def find(self, topic_id: bytes, partition: int) -> Partition | ErrorCode:
@@ -200,3 +203,15 @@ def test_a_replica_that_is_proposed_for_the_in_sync_set_is_not_throttled() -> No
     assert leader.partition.leadership.propose(durable=True, lag_max_ms=1000, now_ms=0) is not None
     leader.append(1)
     assert [item.frame for (item,) in leader.answers()] == [0]
+
+
+def test_a_broker_that_nobody_knows_begins_no_session(leader: Leader) -> None:
+    session = FetchSession(7, -1, 1, 0)
+    item = FetchPartition(TOPIC, 0, 0, 1 << 20, 3)
+    leader.room.handle(
+        Peer(0, b"x"), Request(1, 1, 1000, FetchRequest(WAIT_MS, 1, 1 << 20, [item], session), [], ""), 0
+    )
+    (answer,) = leader.outbox.take()
+    assert decode_response([answer.header]).error_code == ErrorCode.REPLICA_NOT_AVAILABLE
+    leader.append(1)
+    assert leader.answers() == []

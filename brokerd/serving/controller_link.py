@@ -35,6 +35,9 @@ REGISTRATION_TIMEOUT_MS = 1000  # the controller restarts in tens of millisecond
 HEARTBEAT_WAIT_MS = 1000
 HEARTBEAT_GRACE_MS = 1000
 RETRY_MS = 50
+# A deposed controller falls silent within its lease, 2/3 of zookeeper.session.timeout.ms. If a lower epoch is all that
+# is heard for longer, the store was set back, to a backup say, and it is the only controller there is.
+DEPOSED_MS = 20_000
 # After an answered heartbeat was sent, while the connection lasts: the controller counts the session time from its
 # arrival, ControllerConfig.session_timeout_ms, and declares nobody dead before but who is disconnected.
 CONFIRMED_MS = 2500
@@ -171,6 +174,7 @@ class ControllerLink:
         self._retry_at_ms = 0
         self.broker_epoch = -1
         self.controller_epoch = -1
+        self._deposed_since_ms: int | None = None
         self.received_version = -1
         self.applied_version = -1
         self._next_heartbeat_ms = 0
@@ -294,8 +298,10 @@ class ControllerLink:
             lost: list[Effect] = [AlteredInSync(None)] if waiting.api_key == ApiKey.ALTER_PARTITION else []
             return [*lost, *self.tick(now_ms)]
         epoch = getattr(body, "controller_epoch", self.controller_epoch)
-        if epoch < self.controller_epoch:
+        if epoch < self.controller_epoch and self._is_deposed(now_ms):
+            self._retry_at_ms = now_ms + RETRY_MS
             return [Reconnect(), *self.tick(now_ms)]  # a controller that was deposed is still talking
+        self._deposed_since_ms = None
         self.controller_epoch = epoch
         if isinstance(body, BrokerRegistrationResponse | BrokerHeartbeatResponse):
             self.confirmed_until_ms = waiting.sent_ms + CONFIRMED_MS
@@ -317,6 +323,11 @@ class ControllerLink:
                 self.received_version = body.version
                 effects.append(NewMetadata(body.metadata))
         return [*effects, *self.tick(now_ms)]
+
+    def _is_deposed(self, now_ms: int) -> bool:
+        if self._deposed_since_ms is None:
+            self._deposed_since_ms = now_ms
+        return now_ms - self._deposed_since_ms < DEPOSED_MS
 
     def on_lost(self, now_ms: int) -> list[Effect]:
         """The controller has gone, and with it every answer that was awaited; ask again what is ours to ask."""

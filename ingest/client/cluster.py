@@ -33,6 +33,7 @@ METADATA_GRACE_MS = 5_000
 RETRY_MS = 20  # between two tries to learn metadata: a broker restarts in 100 to 200 ms
 BOOTSTRAP_TIMEOUT_MS = 500
 CREATION_TIMEOUT_MS = 1_000
+OLDER_MS = 10_000  # a broker may be behind another; if all are for so long, the store was set back, to a backup say
 SILENCE_MS = 3_000
 SLOW_MS = 1_000  # without an answer for so long: perhaps the broker stands still, and others know who took its place
 ANY_BROKER = -1
@@ -129,6 +130,7 @@ class Cluster:
         self.on_metadata: Callable[[], None] | None = None
         self._fds: dict[int, Connection] = {}
         self._epoll = select.epoll()
+        self._older_since_ms: int | None = None
         self._silent_since_ms: int | None = None
         self._silence_told = False
         self._unsure: dict[Connection, None] = {}  # sent to since they were polled: that can swallow an answer's signal
@@ -347,6 +349,12 @@ class Cluster:
             self._silence_told = True
             log.warning("no broker of %s can be reached: does it run? see `forebay status`; trying on", self._bootstrap)
 
+    def _is_set_back(self, now_ms: int) -> bool:
+        """Tell whether nobody has known for long what we know."""
+        if self._older_since_ms is None:
+            self._older_since_ms = now_ms
+        return now_ms - self._older_since_ms >= OLDER_MS
+
     def _take_metadata(self, answered: Answered, partial: bool) -> None:
         """Take an answer; a partial one tells of some topics and leaves the others as they were known."""
         self._metadata_under_way = False
@@ -360,8 +368,9 @@ class Cluster:
             )
         self.cluster_id = body.cluster_id
         self._known_version = -1 if partial else body.version
-        if body.version < self.version:
+        if body.version < self.version and not self._is_set_back(monotonic_ms()):
             return  # another broker, that has not heard yet what we know
+        self._older_since_ms = None
         self.version = body.version
         self.brokers = {broker.broker_id: broker for broker in body.brokers}
         self._by_broker.clear()

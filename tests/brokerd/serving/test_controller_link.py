@@ -7,6 +7,7 @@ import msgspec
 from brokerd.control.config import ControllerConfig
 from brokerd.serving.controller_link import (
     CONFIRMED_MS,
+    DEPOSED_MS,
     HEARTBEAT_GRACE_MS,
     HEARTBEAT_WAIT_MS,
     REGISTRATION_TIMEOUT_MS,
@@ -213,3 +214,31 @@ def test_what_is_not_as_it_should_be_goes_with_each_heartbeat_and_with_one_of_it
     (behind,) = sent(link.tick(4 + HEARTBEAT_WAIT_MS))
     assert behind.body.leaderless == [], "those are of the version in force"
     assert behind.body.damaged == COMPLAINTS.damaged
+
+
+def test_a_lower_controller_epoch_is_a_deposed_one_until_it_is_all_that_is_heard_for_long() -> None:
+    link, heartbeat = registered_link()
+    link.on_response(answer(heartbeat, BrokerHeartbeatResponse(20, 7, metadata(20).metadata)), 5)
+    (heartbeat,) = sent(link.applied(20, 6))
+    (registration,) = sent(link.on_response(answer(heartbeat, None, ErrorCode.STALE_BROKER_EPOCH), 7) + link.tick(1000))
+    now_ms, began_ms = 1000, 1000
+    while now_ms < began_ms + DEPOSED_MS:
+        effects = link.on_response(answer(registration, BrokerRegistrationResponse(4, 12, 6)), now_ms)
+        assert effects == [Reconnect()], "and it is not asked without a pause"
+        assert not link.registered
+        now_ms += RETRY_MS
+        (registration,) = sent(link.tick(now_ms))
+    effects = link.on_response(answer(registration, BrokerRegistrationResponse(4, 12, 6)), now_ms)
+    assert effects[0] == Registered(4, 12)
+    (heartbeat,) = sent(effects)
+    older = BrokerHeartbeatResponse(12, 6, metadata(12).metadata)
+    assert isinstance(link.on_response(answer(heartbeat, older), now_ms)[0], NewMetadata)
+
+
+def test_one_answer_of_the_controller_makes_the_deposed_one_wait_anew() -> None:
+    link, heartbeat = registered_link()
+    (heartbeat,) = sent(link.on_response(answer(heartbeat, BrokerHeartbeatResponse(10, 7)), 5))
+    assert link.on_response(answer(heartbeat, BrokerHeartbeatResponse(10, 6)), 10) == [Reconnect()]
+    (heartbeat,) = sent(link.tick(10 + RETRY_MS))
+    (heartbeat,) = sent(link.on_response(answer(heartbeat, BrokerHeartbeatResponse(10, 7)), 100))
+    assert link.on_response(answer(heartbeat, BrokerHeartbeatResponse(10, 6)), 10 + DEPOSED_MS) == [Reconnect()]

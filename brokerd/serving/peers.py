@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import zmq
 
 from ingest.client.connection import Connection, nearest_endpoint
+from ingest.errors import TransportError
 from ingest.wire.frames import Response
 from ingest.wire.messages import BrokerMetadata
 
@@ -30,7 +31,10 @@ class PeerConnections:
             self.close(broker.broker_id)
             connection = None
         if connection is None:
-            connection = self._connections[broker.broker_id] = Connection(self._context, endpoint)
+            try:
+                connection = self._connections[broker.broker_id] = Connection(self._context, endpoint)
+            except TransportError:  # what another broker says of itself ends nobody else
+                return False
             for socket in connection.sockets:
                 self._poller.register(socket, zmq.POLLIN)
         return connection.send(header)

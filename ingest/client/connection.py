@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import zmq
 
-from ingest.errors import ProtocolError
+from ingest.errors import ProtocolError, TransportError
 from ingest.wire.frames import Response, decode_response
 
 if TYPE_CHECKING:
@@ -38,6 +38,8 @@ class Connection:
 
     Attributes:
         lost: How often the broker has gone; a request sent before that will not be answered.
+    Raises:
+        TransportError: nothing can ever be reached under such an endpoint; no socket is left open.
     """
 
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], endpoint: str) -> None:
@@ -58,7 +60,11 @@ class Connection:
             socket.set(zmq.IPV6, 1)
         self._monitor: zmq.Socket[bytes] = socket.get_monitor_socket(_WATCHED)
         self._socket = socket
-        socket.connect(endpoint)
+        try:
+            socket.connect(endpoint)
+        except zmq.ZMQError as error:
+            self.close()  # an open socket would keep its context, and so the process, from ever ending
+            raise TransportError(f"{endpoint} can't be connected to: {error.strerror}") from None
 
     @property
     def sockets(self) -> tuple[zmq.Socket[bytes], zmq.Socket[bytes]]:

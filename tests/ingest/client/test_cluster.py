@@ -6,8 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from ingest import Admin
 from ingest.client import cluster
 from ingest.client.cluster import OLDER_MS, Answered, Cluster
+from ingest.errors import TransportError
 from ingest.wire.messages import MetadataResponse
 
 
@@ -41,3 +43,9 @@ def test_an_older_version_is_taken_once_nobody_has_known_a_newer_one_for_long(
     assert client.version == 12, "the store was set back"
     hear(client, 13)
     assert client.version == 13
+
+
+@pytest.mark.parametrize("endpoint", ["tcp://localhost", "tcp://no such host:9192", f"ipc:///{'x' * 120}"])
+def test_an_endpoint_that_is_none_is_an_error_and_keeps_nobody_from_ending(endpoint: str) -> None:
+    with pytest.raises(TransportError, match="can't be connected to"), Admin(endpoint) as admin:
+        admin.metadata()

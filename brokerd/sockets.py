@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import zmq
 
-from ingest.errors import ConfigError
+from ingest.errors import ConfigError, StorageError
 
 HWM = 64  # answers queued for one peer; it has few requests under way, so more means that it does not read
 HEARTBEAT_MS = 1000
@@ -43,3 +44,33 @@ def bind_router(
     finally:
         os.umask(before)
     return socket
+
+
+class BoundPaths:
+    """The files of the ipc endpoints that this process has bound. Without its file nobody finds a socket any more.
+
+    Args:
+        endpoints: Just bound; those that are not ipc are left out.
+    """
+
+    def __init__(self, *endpoints: str) -> None:
+        paths = [Path(endpoint.removeprefix("ipc://")) for endpoint in endpoints if endpoint.startswith("ipc://")]
+        self._inodes = {path: path.stat().st_ino for path in paths}
+
+    def check(self) -> None:
+        """Do nothing while they are what they were.
+
+        Where their directory is gone too there is no use in starting again; who is connected is served on.
+
+        Raises:
+            StorageError: one was removed or replaced: the next process binds it anew.
+        """
+        for path, inode in self._inodes.items():
+            try:
+                found = path.stat().st_ino
+            except OSError:
+                found = -1
+            if found != inode and path.parent.is_dir():
+                raise StorageError(
+                    f"{path} was removed or replaced, so that nobody can connect: start again", path=path
+                )

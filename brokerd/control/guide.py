@@ -8,8 +8,8 @@ from collections.abc import Callable
 import zmq
 
 from brokerd.control.limits import REQUEST_LIMITS
-from brokerd.sockets import bind_router
-from ingest.errors import ProtocolError
+from brokerd.sockets import BoundPaths, bind_router
+from ingest.errors import ProtocolError, StorageError
 from ingest.wire.codes import ErrorCode
 from ingest.wire.frames import BadRequest, decode_request, encode_response
 
@@ -31,9 +31,15 @@ class Guide:
     def __init__(self, endpoint: str, active: Callable[[], str]) -> None:
         self._active = active
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._socket = bind_router(self._context, endpoint, message_bytes_max=REQUEST_LIMITS.request_header_bytes_max)
+        self._endpoint = endpoint
+        self._bind()
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._serve, name="guide", daemon=True)
+
+    def _bind(self) -> None:
+        limit = REQUEST_LIMITS.request_header_bytes_max
+        self._socket = bind_router(self._context, self._endpoint, message_bytes_max=limit)
+        self._bound = BoundPaths(self._endpoint)
 
     def __enter__(self) -> Guide:
         self._thread.start()
@@ -48,6 +54,11 @@ class Guide:
     def _serve(self) -> None:
         while not self._ending.is_set():
             if not self._socket.poll(POLL_MS):
+                try:
+                    self._bound.check()
+                except StorageError:
+                    self._socket.close(linger=0)
+                    self._bind()
                 continue
             peer, *frames = self._socket.recv_multipart()
             try:

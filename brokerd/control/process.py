@@ -33,7 +33,7 @@ from brokerd.control.image import ClusterImage
 from brokerd.control.limits import CONTROL_LIMITS, REQUEST_LIMITS
 from brokerd.control.stats import ControllerStats
 from brokerd.control.store import MetadataStore
-from brokerd.sockets import bind_router
+from brokerd.sockets import BoundPaths, bind_router
 from ingest.errors import DiskFull, ProtocolError, StorageError
 from ingest.lifeline import Lifeline
 from ingest.wire.codes import ErrorCode
@@ -111,6 +111,7 @@ class ControllerLoop:
             message_bytes_max=REQUEST_LIMITS.request_header_bytes_max,
             hwm=HWM,
         )
+        self._bound = BoundPaths(self._config.endpoint)
         monitor = self._socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
         try:
             log.info("controller is active", epoch=controller_epoch, version=self._core.image.version)
@@ -141,6 +142,7 @@ class ControllerLoop:
             self._lifeline.beat()
             ready = dict(poller.poll(self._wait_ms(lost_at_ms)))
             self._store.check()
+            self._bound.check()
             if self._lifeline.stop_fd in ready:
                 return
             if monitor in ready:

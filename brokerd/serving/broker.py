@@ -18,7 +18,7 @@ from brokerd.serving.produce import PARKED_MAX
 from brokerd.serving.requests import CLIENT_APIS, RequestHandler
 from brokerd.serving.stats import BrokerStats, broker_stats
 from brokerd.serving.unsent import UnsentAnswers
-from brokerd.sockets import bind_router
+from brokerd.sockets import BoundPaths, bind_router
 from brokerd.storage.directory import LogDirectory
 from brokerd.storage.flusher import Flusher
 from ingest.errors import LogDirOffline, ProtocolError
@@ -116,6 +116,7 @@ class _Loop:
                 self._routers.append(
                     bind_router(self._context, endpoint, message_bytes_max=PEER_LIMITS.request_header_bytes_max)
                 )
+            self._bound = BoundPaths(config.endpoint, config.peer_endpoint)
             for router in self._routers:
                 poller.register(router, zmq.POLLIN)
             poller.register(self._flushed_fd, zmq.POLLIN)
@@ -308,6 +309,7 @@ class _Loop:
         if now_ms < self._maintain_at_ms:
             return
         self._maintain_at_ms = now_ms + MAINTAIN_MS
+        self._bound.check()
         boot_ms = time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000
         for unflushed in self._directory.maintain(boot_ms):
             self._flusher.request(unflushed)

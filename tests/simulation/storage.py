@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 Key = tuple[bytes, int]
+TOPIC_ID = b"simulated-topic!"  # there is but one
 
 
 class Batch(NamedTuple):

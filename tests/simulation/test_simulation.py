@@ -16,7 +16,8 @@ from brokerd.serving.controller_link import CONFIRMED_MS
 from ingest.wire.messages import AlterPartitionReassignmentsRequest, Reassignment
 from tests.simulation.planted import NO_FAULTS, PLANTS, SEEDS, is_found, plan_for
 from tests.simulation.seeds import run_one
-from tests.simulation.world import TOPIC_ID, World, plan_of
+from tests.simulation.storage import TOPIC_ID
+from tests.simulation.world import World, plan_of
 
 SEED_COUNT = 500
 
@@ -55,7 +56,7 @@ def test_a_replica_that_went_and_came_back_empty_is_not_taken_for_what_it_was() 
     world = World(0, replace(plan, machines=machines, replication_factor=2, min_in_sync=1))
     world.faulty = False
     world.run_until(world.schedule.now_ms + 1000)
-    record = world._partition_record(0)
+    record = world.partition_record(0)
     assert record is not None
     leader, follower = record.replicas
     (third,) = {1, 2, 3} - {leader, follower}
@@ -89,12 +90,12 @@ def test_a_leader_that_was_left_alone_and_stood_still_acknowledges_nothing_befor
     machines = {"m1": [1, 2]}
     world = World(0, replace(plan, machines=machines, partitions=1, replication_factor=2, min_in_sync=1))
     world.faulty = False
-    record = world._partition_record(0)
+    record = world.partition_record(0)
     assert record is not None
     leader, follower = record.replicas
     world.kill_broker(follower, 60_000)
     world.run_until(world.schedule.now_ms + 4000)
-    process = world._brokers[leader].process
+    process = world.brokers[leader].process
     assert process is not None
     (partition,) = process.handler.partitions.led()
     log: Any = partition.log

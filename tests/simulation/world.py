@@ -8,26 +8,17 @@ from functools import partial
 
 import msgspec
 
-from brokerd.control.events import Received
 from brokerd.control.records import BrokerRecord, PartitionRecord, Put, TopicRecord, VersionRecord, decode_record
-from brokerd.serving.partition import Partition
-from ingest.wire.messages import (
-    AlterPartitionReassignmentsRequest,
-    ElectionType,
-    ElectLeadersRequest,
-    Reassignment,
-)
 from replicas.state import NO_LEADER
 from tests.simulation.broker import SimBroker
 from tests.simulation.clients import LocalReader, NearReader, SimProducer, SimReader
 from tests.simulation.controller import SimController, Store
 from tests.simulation.history import History, Violation
+from tests.simulation.misfortunes import Misfortunes
 from tests.simulation.network import Network
-from tests.simulation.process import Process
 from tests.simulation.schedule import Schedule
-from tests.simulation.storage import Disk, Key
+from tests.simulation.storage import TOPIC_ID, Disk, Key
 
-TOPIC_ID = b"simulated-topic!"
 FAULTS_MS = 12_000
 HEAL_MS = 45_000  # more than the patience with replicas that may know more
 
@@ -135,8 +126,6 @@ class World:
         self.events: Counter[str] = Counter()
         self.log: list[str] = []
         self.faulty = False
-        self.burnt = False
-        self.rotten = 0
         self._incarnations = 0
         self._controllers = 0
         self.machines = self.plan.machines
@@ -145,17 +134,18 @@ class World:
         self.broker_configs = {"replica.lag.time.max.ms": str(self.plan.lag_max_ms)}
         if self.plan.selects:
             self.broker_configs["replica.selector.class"] = "RackAwareReplicaSelector"
-        self._brokers = {
+        self.brokers = {
             broker_id: _Broker(machine, Disk(broker_id))
             for machine, broker_ids in self.machines.items()
             for broker_id in broker_ids
         }
-        self.disks = {broker_id: broker.disk for broker_id, broker in self._brokers.items()}
+        self.disks = {broker_id: broker.disk for broker_id, broker in self.brokers.items()}
         for broker_id, disk in self.disks.items():
             disk.on_truncation = partial(self._truncated, broker_id)
             disk.on_refill = partial(self._refilled, broker_id)
             disk.dies = partial(self._dies, broker_id)
         self.controller: SimController | None = None
+        self._misfortunes = Misfortunes(self)
         self._begin()
 
     def make_store(self) -> Store:
@@ -210,7 +200,7 @@ class World:
         """Who comes into the in-sync set holds what was committed, if it still is the process that was proposed."""
         before, self._in_sync[record.partition] = self._in_sync[record.partition], set(record.isr)
         for broker_id in set(record.isr) - before:
-            process = self._brokers[broker_id].process
+            process = self.brokers[broker_id].process
             known = decode_record(self.store.records[f"/brokers/{broker_id}"])
             assert isinstance(known, BrokerRecord)
             if process is not None and process.alive and process.incarnation == known.incarnation:
@@ -230,7 +220,7 @@ class World:
 
     def _truncated(self, broker_id: int, key: Key, offset: int) -> None:
         """A replica cuts its log: while it counts as in sync it never gives up what is committed."""
-        record = self._partition_record(key[1])
+        record = self.partition_record(key[1])
         if record is not None and broker_id in record.isr and not self.lossy and self.history.mark[key] > offset:
             raise Violation(f"I5: broker-{broker_id} is in sync and cuts {key[1]} at {offset}")
 
@@ -243,7 +233,7 @@ class World:
         if not self.dice_says(name, 0.2):
             return False
         if self.plan.faults["power"]:
-            self.cut_power([self._brokers[broker_id].machine])
+            self.cut_power([self.brokers[broker_id].machine])
         else:
             self.kill_broker(broker_id)
         return True
@@ -252,11 +242,11 @@ class World:
 
     def _begin(self) -> None:
         configs = {"durability": self.plan.durability, "min.insync.replicas": str(self.plan.min_in_sync)}
-        self._start_controller()
-        for broker_id in self._brokers:
-            self._start_broker(broker_id)
+        self.start_controller()
+        for broker_id in self.brokers:
+            self.start_broker(broker_id)
         assert self.controller is not None
-        while len(self.store.load().brokers) < len(self._brokers):
+        while len(self.store.load().brokers) < len(self.brokers):
             self.run_until(self.schedule.now_ms + 50)
         image = self.store.load()
         from replicas.placement import Load, place
@@ -280,7 +270,7 @@ class World:
         ]
         assert self.store.commit(list(changes), self.store.epoch)
         self.controller.kill()
-        self._start_controller()
+        self.start_controller()
         self.faulty = True
         self.producers = [SimProducer(self, f"client-p{index}", 40) for index in range(2)]
         self.readers = [
@@ -291,7 +281,7 @@ class World:
         for index in range(self.plan.partitions):
             LocalReader(self, index)
 
-    def _start_controller(self) -> None:
+    def start_controller(self) -> None:
         if self.controller is not None and self.controller.alive and not self.controller.stopped:
             return
         self._controllers += 1
@@ -299,12 +289,12 @@ class World:
         if len(self.machines) > 1 and machine is not None:
             machine = self.schedule.dice.choice(sorted(set(self.machines) - self.dead_machines))
         if machine is None:
-            self.schedule.after(200, self._start_controller)
+            self.schedule.after(200, self.start_controller)
             return
         self.controller = SimController(self, f"controller-{self._controllers}", machine)
 
-    def _start_broker(self, broker_id: int) -> None:
-        broker = self._brokers[broker_id]
+    def start_broker(self, broker_id: int) -> None:
+        broker = self.brokers[broker_id]
         if broker.machine in self.dead_machines or (broker.process is not None and broker.process.alive):
             return
         boot = f"{broker.machine}-boot-{self.boots[broker.machine]}"
@@ -313,120 +303,21 @@ class World:
             broker.process.name, f"starts as {broker.process.incarnation}, intact={broker.process.directory.intact}"
         )
 
-    # ---- misfortunes
-
-    def _misfortune(self, name: str) -> None:
-        dice = self.schedule.dice
-        brokers = sorted(self._brokers)
-        chosen = dice.choice(brokers)
-        match name:
-            case "kill":
-                self.kill_broker(chosen)
-            case "chase":
-                self._chase(5)
-            case "stop":
-                self._stop(self._brokers[chosen].process, dice.randrange(100, 6000))
-            case "kill_controller":
-                self.kill_controller()
-            case "stop_controller":
-                self._stop_controller()
-            case "cut" | "cut_one_way":
-                self._cut(one_way=name == "cut_one_way")
-            case "wall_step":
-                self.schedule.wall_offset_ms += dice.choice([-3_600_000, 3_600_000, 31_536_000_000])
-            case "power":
-                self.cut_power([dice.choice(sorted(self.machines))])
-            case "power_all":
-                self.cut_power(sorted(self.machines))
-            case "io_error":
-                self._brokers[chosen].disk.failing = True
-                self.history.lossy = self.history.lossy or self.plan.durability == "os"
-                self.tell(f"broker-{chosen}", "its disk fails the next flush")
-            case "shutdown":
-                self._shut_down(chosen)
-            case "reassign":
-                self._reassign()
-            case "burn":
-                self._burn()
-            case "bad_sector":
-                self._bad_sector(chosen)
-            case "rot":
-                self._rot(chosen)
-            case "trim":
-                self._trim(dice.randrange(self.plan.partitions))
-            case "full":
-                self._fill(chosen, dice.randrange(500, 6000))
-            case "unclean":
-                self._lose_all_but_one(dice.randrange(self.plan.partitions))
+    # ---- what ends and begins anew
 
     def kill_broker(self, broker_id: int, restart_ms: int | None = None) -> None:
-        process = self._brokers[broker_id].process
+        process = self.brokers[broker_id].process
         if process is not None and process.alive:
             self.tell(process.name, "killed")
             process.kill()
         delay = self.schedule.dice.choice([50, 150, 2000, 6000]) if restart_ms is None else restart_ms
-        self.schedule.after(delay, lambda: self._start_broker(broker_id))
-
-    def _chase(self, times: int) -> None:
-        """Kill the leader of partition 0, then the next one."""
-        record = self._partition_record(0)
-        if record is not None and record.leader != NO_LEADER:
-            self.kill_broker(record.leader)
-        if times > 1:
-            self.schedule.after(
-                self.schedule.dice.randrange(20, 400), lambda: self._chase(times - 1) if self.faulty else None
-            )
-
-    def _partition_record(self, index: int) -> PartitionRecord | None:
-        for value in self.store.records.values():
-            record = decode_record(value)
-            if isinstance(record, PartitionRecord) and record.partition == index:
-                return record
-        return None
-
-    def _stop(self, process: Process | None, ms: int) -> None:
-        if process is None or not process.alive or process.stopped:
-            return
-        self.tell(process.name, f"stopped for {ms} ms")
-        process.stop()
-
-        def go_on() -> None:
-            self.tell(process.name, "goes on")
-            process.go_on()
-
-        self.schedule.after(ms, go_on)
+        self.schedule.after(delay, lambda: self.start_broker(broker_id))
 
     def kill_controller(self) -> None:
         if self.controller is not None and self.controller.alive:
             self.tell(self.controller.name, "killed")
             self.controller.kill()
-        self.schedule.after(self.schedule.dice.choice([20, 500]), self._start_controller)
-
-    def _stop_controller(self) -> None:
-        """With several machines another takes over while it stands still, and it wakes up as a zombie."""
-        if self.controller is None or not self.controller.alive:
-            return
-        self._stop(self.controller, self.schedule.dice.randrange(500, 5000))
-        if len(self.machines) > 1:
-            self.schedule.after(600, self._start_controller)
-
-    def _cut(self, *, one_way: bool) -> None:
-        dice = self.schedule.dice
-        places = [*sorted(self.machines), "clients"]
-        one = dice.choice(places[:-1])
-        others = [place for place in places if place != one]
-        if dice.random() < 0.5:
-            others = [dice.choice(others)]
-        cut = {(one, other) for other in others}
-        if not one_way:
-            cut |= {(other, one) for other in others}
-        self.tell("network", f"cut {sorted(cut)}")
-        self.network.cut |= cut
-
-        def heal() -> None:
-            self.network.cut -= cut
-
-        self.schedule.after(dice.randrange(200, 6000), heal)
+        self.schedule.after(self.schedule.dice.choice([20, 500]), self.start_controller)
 
     def cut_power(self, machines: list[str]) -> None:
         dice = self.schedule.dice
@@ -439,7 +330,7 @@ class World:
             for process in list(self.network.processes.values()):
                 if process.machine == machine:
                     process.kill()
-            for broker in self._brokers.values():
+            for broker in self.brokers.values():
                 if broker.machine == machine:
                     broker.disk.cut_power(lambda count: dice.randrange(count + 1))
         if len(self.machines) == 1:
@@ -447,126 +338,21 @@ class World:
 
         def back() -> None:
             self.dead_machines.difference_update(machines)
-            for broker_id, broker in self._brokers.items():
+            for broker_id, broker in self.brokers.items():
                 if broker.machine in machines:
-                    self.schedule.after(dice.choice([0, 100, 3000]), partial(self._start_broker, broker_id))
-            self._start_controller()
+                    self.schedule.after(dice.choice([0, 100, 3000]), partial(self.start_broker, broker_id))
+            self.start_controller()
 
         self.schedule.after(dice.choice([100, 2000]), back)
         if self.controller is not None and not self.controller.alive:
-            self.schedule.after(700, self._start_controller)
+            self.schedule.after(700, self.start_controller)
 
-    def _shut_down(self, broker_id: int) -> None:
-        process = self._brokers[broker_id].process
-        if process is None or not process.alive or process.stopped:
-            return
-        self.tell(process.name, "shuts down")
-        process.take(lambda: process.handler.shut_down(process.now_ms))
-        process.after(300, process.shut_down)
-        self.schedule.after(1500, lambda: self._start_broker(broker_id))
-
-    def _reassign(self) -> None:
-        """Ask for other replicas of a partition, as an operator does."""
-        dice, record = self.schedule.dice, self._partition_record(self.schedule.dice.randrange(self.plan.partitions))
-        controller = self.controller
-        if record is None or controller is None or not controller.alive:
-            return
-        order = sorted(self._brokers)
-        dice.shuffle(order)
-        chosen: list[int] = []
-        for broker_id in order:
-            machines = {self._brokers[other].machine for other in chosen}
-            if len(self.machines) == 1 or self._brokers[broker_id].machine not in machines:
-                chosen.append(broker_id)
-        wanted = chosen[: self.plan.replication_factor]
-        self.tell("operator", f"moves partition {record.partition} to {wanted}")
-        request = AlterPartitionReassignmentsRequest(
-            [Reassignment("t", record.partition, wanted)], dice.choice([0, 0, 5_000])
-        )
-        event = Received(b"operator/0/0", 0, 1000, request)
-        controller.take(lambda: controller.step(event))
-
-    def _burn(self) -> None:
-        """Destroy the disks of one machine, of one broker where there is but one machine; once a run."""
-        if self.burnt:
-            return
-        self.burnt = True
-        dice = self.schedule.dice
-        machine = dice.choice(sorted(self.machines))
-        brokers = self.machines[machine] if len(self.machines) > 1 else [dice.choice(sorted(self._brokers))]
-        for broker_id in brokers:
-            self.tell(f"broker-{broker_id}", "its disk burns")
-            process = self._brokers[broker_id].process
-            if process is not None:
-                process.kill()
-            self._brokers[broker_id].disk.wipe()
-            self.schedule.after(dice.choice([100, 4000]), partial(self._start_broker, broker_id))
-
-    def _bad_sector(self, broker_id: int) -> None:
-        """Have a disk forget some of what it had flushed above the checkpoint, seen after a power cut; once a run."""
-        if not self.burnt:
-            self.burnt = True
-            self.tell(f"broker-{broker_id}", "its disk has a bad sector")
-            self._brokers[broker_id].disk.bad_sector = True
-
-    def _rot(self, broker_id: int) -> None:
-        """Have some batches of one disk decay; on one disk a run."""
-        if self.burnt and not self.rotten:
-            return
-        self.burnt = True
-        self.rotten = self.rotten or broker_id
-        for key, files in self.disks[self.rotten].files.items():
-            if files.rot(self.schedule.dice.randrange):
-                self.tell(f"broker-{self.rotten}", f"its copy of {key[1]} decays at {sorted(files.rotten)}")
-
-    def _trim(self, index: int) -> None:
-        """Delete the oldest records of a partition, as an administrator does."""
-        record = self._partition_record(index)
-        process = None if record is None or record.leader == NO_LEADER else self._brokers[record.leader].process
-        if process is None or not process.alive or process.stopped:
-            return
-        key = (TOPIC_ID, index)
-        found = process.handler.partitions.find(*key)
-        if isinstance(found, Partition) and found.log.high_watermark > found.log.start_offset:
-            offset = self.schedule.dice.randrange(found.log.start_offset, found.log.high_watermark) + 1
-            self.tell(process.name, f"deletes {index} up to {offset}")
-            self.history.trimmed[key] = max(self.history.trimmed[key], offset)
-            found.log.delete_records(offset)
-
-    def _fill(self, broker_id: int, ms: int) -> None:
-        self.tell(f"broker-{broker_id}", f"its disk is full for {ms} ms")
-        disk = self._brokers[broker_id].disk
-        disk.full = True
-        self.schedule.after(ms, partial(setattr, disk, "full", False))
-
-    def _lose_all_but_one(self, index: int) -> None:
-        """Have one replica stand still until it lacks much and the others have deleted it, and then all others die.
-
-        An administrator has it lead all the same: what is lost then is lost, but all replicas agree again.
-        """
-        record = self._partition_record(index)
-        if record is None or len(record.isr) < 2:
-            return
-        left = self._brokers[record.isr[-1]].process
-        behind_ms = self.plan.lag_max_ms + 1500
-        self._stop(left, behind_ms + 500)
-        self.schedule.after(behind_ms, lambda: self._trim(index))
-
-        def elect() -> None:
-            controller = self.controller
-            if controller is not None and controller.alive and not controller.stopped:
-                self.tell("operator", "has anyone lead")
-                self.history.lossy = True
-                request = ElectLeadersRequest(int(ElectionType.UNCLEAN), None)
-                controller.take(lambda: controller.step(Received(b"operator/0/0", 0, 1000, request)))
-
-        def die() -> None:
-            for broker_id in record.replicas:
-                if self._brokers[broker_id].process is not left:
-                    self.kill_broker(broker_id, 5000)
-            self.schedule.after(1500, elect)
-
-        self.schedule.after(behind_ms + 400, die)
+    def partition_record(self, index: int) -> PartitionRecord | None:
+        for value in self.store.records.values():
+            record = decode_record(value)
+            if isinstance(record, PartitionRecord) and record.partition == index:
+                return record
+        return None
 
     # ---- running
 
@@ -581,7 +367,7 @@ class World:
             for name, chance in self.plan.faults.items():
                 if chance and self.schedule.dice.random() < chance / 5:
                     self.events[name] += 1
-                    self._misfortune(name)
+                    self._misfortunes.happen(name)
             self.run_until(self.schedule.now_ms + 200)
         self._heal()
         self.check()
@@ -592,24 +378,24 @@ class World:
         self.network.cut.clear()
         self.network.lost = 0.0
         self.dead_machines.clear()
-        for broker in self._brokers.values():
+        for broker in self.brokers.values():
             broker.disk.full = False
             if broker.process is not None and broker.process.alive:
                 broker.process.disk.failing = False
         for process in list(self.network.processes.values()):
             if process.stopped and process.alive:
                 process.go_on()
-        for broker_id in self._brokers:
-            self._start_broker(broker_id)
-        self._start_controller()
+        for broker_id in self.brokers:
+            self.start_broker(broker_id)
+        self.start_controller()
         end_ms = self.schedule.now_ms + HEAL_MS
         for producer in self.producers:
             producer.stopped_sending = True
         while self.schedule.now_ms < end_ms:
             self.run_until(self.schedule.now_ms + 250)
-            for broker_id in self._brokers:
-                self._start_broker(broker_id)
-            self._start_controller()
+            for broker_id in self.brokers:
+                self.start_broker(broker_id)
+            self.start_controller()
             if not self.why_not_healed():
                 return
         raise Violation(f"I20: after {HEAL_MS} ms: {self.why_not_healed()}")
@@ -617,7 +403,7 @@ class World:
     def why_not_healed(self) -> str:
         """Return what is not as it should be, empty if all is."""
         for index in range(self.plan.partitions):
-            record = self._partition_record(index)
+            record = self.partition_record(index)
             assert record is not None
             held = [(b, self.disks[b].files.get((TOPIC_ID, index))) for b in record.replicas]
             rotten = [broker_id for broker_id, files in held if files is not None and files.rotten]
@@ -636,14 +422,14 @@ class World:
     def check(self) -> None:
         """After all has healed: every replica in sync holds every acknowledged record, and the bytes are the same."""
         for index in range(self.plan.partitions):
-            record = self._partition_record(index)
+            record = self.partition_record(index)
             assert record is not None
             copies = [self.disks[broker_id].files.get((TOPIC_ID, index)) for broker_id in record.isr]
             self.history.check_same(index, [files.cache if files else [] for files in copies])
         if self.lossy:
             return
         for key in self.history.acked:
-            record = self._partition_record(key[1])
+            record = self.partition_record(key[1])
             assert record is not None
             for broker_id in record.isr:
                 files = self.disks[broker_id].files.get(key)

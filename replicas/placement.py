@@ -1,8 +1,8 @@
 """Which brokers get the partitions of a topic; pure.
 
 Leaders are spread evenly within the topic first, then over all topics; ties go round from a start that the caller
-draws, so that small topics do not all begin at the same broker. The other replicas go to other machines, and on one
-machine to other disks as far as there are any.
+draws, so that small topics do not all begin at the same broker. The other replicas go to other machines, in other
+racks first, and on one machine to other disks as far as there are any.
 """
 
 from __future__ import annotations
@@ -73,11 +73,13 @@ def place(
 
 def next_replica(replicas: Sequence[int], brokers: Sequence[int], domains: Domains, load: Load, *, start: int) -> int:
     """Return the broker for one more replica beside these; there is one, see `replication_factor_max`."""
+    racks = {domains.rack(broker) for broker in replicas}
     sites = {domains.site(broker) for broker in replicas}
     disks = {domains.disk(broker) for broker in replicas}
 
-    def cost(broker: int) -> tuple[bool, bool, int, int]:
+    def cost(broker: int) -> tuple[bool, bool, bool, int, int]:
         distance = (brokers.index(broker) - start) % len(brokers)
-        return domains.site(broker) in sites, domains.disk(broker) in disks, load.replicas[broker], distance
+        same_site, same_rack = domains.site(broker) in sites, domains.rack(broker) in racks
+        return same_site, same_rack, domains.disk(broker) in disks, load.replicas[broker], distance
 
     return min((broker for broker in brokers if broker not in replicas), key=cost)

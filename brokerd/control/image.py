@@ -83,7 +83,7 @@ class ClusterImage:
 
     def domains(self) -> Domains:
         """Return where the brokers keep their copies."""
-        return Domains({b.broker_id: Place(b.rack or b.site, b.device) for b in self.brokers.values()})
+        return Domains({b.broker_id: Place(b.site, b.device, b.rack) for b in self.brokers.values()})
 
     def placeable_brokers(self) -> list[int]:
         """Return the brokers that may get new replicas."""

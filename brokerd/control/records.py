@@ -21,7 +21,7 @@ class BrokerRecord(msgspec.Struct, frozen=True, tag="broker"):
         incarnation: Of the process that opened the directory; random, so only equality means something.
         directory_id: UUID of its log directory; another one is another, empty, replica.
         past_incarnations: The last ones before; they may not register again.
-        site: The machine as a failure domain; a rack, where one is configured, counts instead.
+        site: The machine as a failure domain.
         draining: Nothing new is placed there, and what is there moves away.
     """
 

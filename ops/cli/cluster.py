@@ -104,7 +104,7 @@ def health(exit_when_healthy: bool, data_dir: str | None, bootstrap: str | None,
 def _health(metadata: MetadataResponse) -> dict[str, Any]:
     """Return what is not as it should be, partitions as topic-partition."""
     leaderless, under_replicated, moving, could_have_more = [], [], [], []
-    machines = len({broker.rack or broker.site for broker in metadata.brokers if broker.alive})
+    machines = len({broker.site for broker in metadata.brokers if broker.alive})
     for topic in metadata.topics:
         if any(len(partition.replicas) < min(machines, COPIES_USUAL) for partition in topic.partitions):
             could_have_more.append(topic.name)

@@ -71,6 +71,19 @@ def test_replicas_on_one_machine_go_to_different_disks_first() -> None:
         assert len({domains.disk(b) for b in replicas}) == 2
 
 
+def test_racks_are_a_preference_and_machines_the_rule() -> None:
+    in_racks = Domains({b: Place(f"m{(b + 1) // 2}", 1, "a" if b < 5 else "b") for b in range(1, 7)})
+    brokers = [1, 2, 3, 4, 5, 6]  # two on each of three machines, two of which are in one rack
+    assert default_replication_factor(brokers, in_racks) == replication_factor_max(brokers, in_racks) == 3
+    for replicas in place(12, 2, brokers, domains=in_racks, leaders_in_topic={}, load=Load(), start=0):
+        assert {in_racks.rack(b) for b in replicas} == {"a", "b"}
+    in_one = Domains({b: Place(f"m{(b + 1) // 2}", 1, "a") for b in brokers})
+    assert default_replication_factor(brokers, in_one) == 3
+    for replicas in place(12, 2, brokers, domains=in_one, leaders_in_topic={}, load=Load(), start=0):
+        assert len({in_one.site(b) for b in replicas}) == 2, "a rack is no reason to lose a machine's worth"
+    assert in_one.copies([1, 2], [1, 3]) == 1
+
+
 def test_a_throttle_lasts_as_long_as_what_it_is_for() -> None:
     among = electorate(1, 2, 3, 4)
     moving = begin(state(replicas=(1, 2, 3)), [4, 2, 3], among, throttle_bytes_per_s=7)

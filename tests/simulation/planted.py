@@ -535,8 +535,8 @@ SEEDS = {
     "no_truncation_of_a_diverged_tail": 0,
     "refill_keeps_its_seat_until_after_the_move": 9,
     "refill_mark_not_flushed": 87,
-    "refill_within_a_leader_epoch": 70,
-    "damage_skipped_though_another_has_the_records": 33,
+    "refill_within_a_leader_epoch": 196,
+    "damage_skipped_though_another_has_the_records": 136,
     "follower_begins_amid_a_batch": 2,
     "log_start_kept_behind_the_leaders_end": 0,
 }

@@ -228,7 +228,12 @@ class HostedPartitions:
         self.pending = True
 
     def _on_disk(self) -> list[Key]:
-        return sorted({*self._directory.found(), *self._hosted})
+        try:
+            found = self._directory.found()
+        except OSError as error:  # no descriptor left: what is to be deleted waits for the next plan
+            log.warning("the directory can't be listed", reason=str(error))
+            found = []
+        return sorted({*found, *self._hosted})
 
     def _is_gone(self, key: Key, mine: set[Key], snapshot: MetadataResponse) -> bool:
         """Whether a log is to be deleted: its topic was, or its partition has moved elsewhere.

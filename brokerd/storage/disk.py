@@ -22,7 +22,7 @@ EXTENT_BYTES_MIN = 64 * KIB
 EXTENT_BYTES_MAX = 16 * MIB
 RESERVE_BYTES = 4 * MIB  # room for some thousand index, snapshot and checkpoint writes
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
-_NO_DESCRIPTORS = frozenset({errno.EMFILE, errno.ENFILE})  # says nothing about the disk
+NO_DESCRIPTORS = frozenset({errno.EMFILE, errno.ENFILE})  # says nothing about the disk
 
 
 class RunningTime:
@@ -145,7 +145,7 @@ class Disk:
             file = File(self._reserve_path, CREATE, self.file_mode)
             os.posix_fallocate(file.fd, 0, self._reserve_bytes)
         except OSError as error:
-            if error.errno not in _FULL | _NO_DESCRIPTORS:
+            if error.errno not in _FULL | NO_DESCRIPTORS:
                 raise self.fail(error, "allocating the reserve") from error
             if file is not None:
                 os.ftruncate(file.fd, 0)
@@ -172,7 +172,7 @@ class Disk:
         if error.errno in _FULL:
             self.full = True
             return DiskFull(f"{what}: the disk is full", path=self.path)
-        if error.errno in _NO_DESCRIPTORS:
+        if error.errno in NO_DESCRIPTORS:
             return StorageError(f"{what}: no file descriptors left; raise the limit (ulimit -n)", path=self.path)
         return self.fail(error, what)
 
@@ -222,7 +222,7 @@ class Disk:
         try:
             path.unlink(missing_ok=True)
         except OSError as error:
-            if error.errno not in _FULL | _NO_DESCRIPTORS:
+            if error.errno not in _FULL | NO_DESCRIPTORS:
                 raise self.fail(error, f"deleting {path}") from error
 
     def in_background(self, act: Callable[[], object]) -> None:
@@ -258,7 +258,7 @@ class Disk:
                 file = File(path, CREATE, self.file_mode)
                 pwrite_all(file.fd, data, position)
         except OSError as error:
-            if error.errno not in _FULL | _NO_DESCRIPTORS:
+            if error.errno not in _FULL | NO_DESCRIPTORS:
                 raise self.fail(error, f"writing {path}") from error
 
     def replace(self, path: Path, data: Buffer, *, durable: bool = False) -> bool:
@@ -268,7 +268,7 @@ class Disk:
                 failpoint("storage.before_replace")
                 replace_file(path, data, mode=self.file_mode, durable=durable)
             except OSError as error:
-                if error.errno in _NO_DESCRIPTORS:
+                if error.errno in NO_DESCRIPTORS:
                     return False
                 if error.errno not in _FULL:
                     raise self.fail(error, f"writing {path}") from error

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from brokerd.storage.disk import Disk
+from brokerd.storage.disk import NO_DESCRIPTORS, Disk
 from brokerd.storage.files import File
 from brokerd.storage.log import FlushTarget, Log
 from brokerd.storage.syscalls import syncfs
@@ -123,3 +123,7 @@ def _sync(disk: Disk, targets: list[FlushTarget]) -> None:
             if not all(target.log.closed for target in targets if directory in target.directories):
                 raise
             # its partition was deleted meanwhile, and put aside under another name: nobody waits for it
+        except OSError as error:
+            if error.errno not in NO_DESCRIPTORS:
+                raise
+            syncfs(disk.directory_file.fd)  # takes none, and more than what is wanted is not less

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from typing import Any
 
 from brokerd.serving.hosted import Applied, HostedPartitions
@@ -38,8 +39,11 @@ class HandDirectory:
         self.begun: list[tuple[bytes, int]] = []
         self.damage = ""
         self.refuse_all: StorageError | None = None
+        self.unlisted: OSError | None = None
 
     def found(self) -> list[tuple[bytes, int]]:
+        if self.unlisted is not None:
+            raise self.unlisted
         return []
 
     def partition(self, topic_id: bytes, partition: int, config: LogConfig) -> HandLog:
@@ -81,6 +85,16 @@ def test_one_partition_without_room_leaves_the_others_served_and_is_tried_again(
     led.apply_some(0)
     assert isinstance(led.find(BAD, 0), Partition)
     assert led.unavailable == 0
+
+
+def test_a_directory_that_can_not_be_listed_keeps_nobody_from_leading() -> None:
+    directory: Any = HandDirectory()
+    directory.refuse = None
+    directory.unlisted = OSError(errno.EMFILE, "Too many open files")
+    led = HostedPartitions(directory, 1)
+    led.plan(snapshot(1))
+    led.apply_some(0)
+    assert isinstance(led.find(GOOD, 0), Partition)
 
 
 def test_configs_that_a_newer_plan_overtook_are_applied_all_the_same() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from brokerd.storage.flusher import flush
 from brokerd.storage.log import Log
 from ingest.errors import DiskFull, StorageError
 from tests.brokerd.storage.mounts import ext4, make_ext4, tmpfs
@@ -97,6 +98,22 @@ def test_a_directory_opens_on_a_full_disk_and_serves_what_it_has(tmp_path: Path,
         with pytest.raises(DiskFull):
             log.append([make_batch(bytes(100_000))], wall_ms=0)
         store.close()
+
+
+def test_without_descriptors_a_flush_of_new_names_is_one_all_the_same(make_store: MakeStore) -> None:
+    store = make_store()
+    log = store.open()
+    log.append([make_batch(b"kept")], wall_ms=0)
+    assert log.names_unflushed
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    try:
+        ((_, end_offset),) = flush([log.flush_target()])
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert end_offset == 1
+    assert store.directory is not None
+    assert not store.directory.failed
 
 
 def test_without_descriptors_old_segments_wait_and_nothing_fails(make_store: MakeStore) -> None:

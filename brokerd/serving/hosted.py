@@ -123,8 +123,9 @@ class HostedPartitions:
 
     @property
     def offline(self) -> int:
-        """How many replicas here contradict their leader below what was committed."""
-        return sum(bool(followed.offline) for puller in self.pullers.values() for followed in puller.followed.values())
+        """How many replicas here contradict their leader below what was committed. Thread: any."""
+        pullers = list(self.pullers.values())  # copies, for the loop goes on adding and removing
+        return sum(bool(followed.offline) for puller in pullers for followed in list(puller.followed.values()))
 
     def retry_unavailable(self) -> None:
         """Try again, with the next `apply_some`, what could not be opened or created: a disk may have room again."""

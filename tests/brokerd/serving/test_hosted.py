@@ -97,6 +97,24 @@ def test_a_directory_that_can_not_be_listed_keeps_nobody_from_leading() -> None:
     assert isinstance(led.find(GOOD, 0), Partition)
 
 
+def test_replicas_are_counted_while_the_loop_adds_others() -> None:
+    directory: Any = HandDirectory()
+    directory.refuse = None
+    led = HostedPartitions(directory, 1)
+    follow(led, led_by(1, 2, epoch=5, isr=[1, 2]))
+
+    class Busy:
+        @property
+        def offline(self) -> str:
+            led.pullers[len(led.pullers) + 5] = led.pullers[2]
+            led.pullers[2].followed[bytes(16), len(led.pullers)] = led.pullers[2].followed[KEY]
+            return "for a reason"
+
+    busy: Any = Busy()
+    led.pullers[2].followed[KEY] = busy
+    assert led.offline == 1
+
+
 def test_configs_that_a_newer_plan_overtook_are_applied_all_the_same() -> None:
     directory: Any = HandDirectory()
     directory.refuse = None

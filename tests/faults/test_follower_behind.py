@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from ingest import Admin, Producer
+from ingest.errors import ForebayError
+from ingest.log.names import START, file_name
+from ingest.wire.messages import EARLIEST_TIMESTAMP
 from tests.cluster import Cluster, running_cluster
 from tests.faults.appliance import await_value
 from tests.faults.copies import await_in_sync, compare_copies, stored
@@ -62,6 +67,27 @@ def test_records_that_a_follower_lacks_are_deleted_while_it_is_away_up_to_amid_a
     await_in_sync(cluster, TOPIC)
     assert compare_copies(cluster, TOPIC) == []
     assert starts(cluster, away) == list(range(130, 220, 10))
+
+
+def test_a_deletion_reaches_followers_that_have_everything_and_outlives_its_leader(cluster: Cluster) -> None:
+    produce(cluster, 0, 50)
+    await_in_sync(cluster, TOPIC)
+    time.sleep(1.5)  # longer than a fetch waits: they know all there is to know
+    trim(cluster, 34)
+    mark = f"*/{file_name(34, START)}"
+    homes = [cluster.data_dir / "brokers" / str(broker) for broker in (1, 2, 3)]
+    await_value(lambda: all(list(home.glob(mark)) for home in homes), "the deletion to be everywhere", 10)
+    with Admin(cluster.bootstrap) as admin:
+        leader = admin.describe_topic(TOPIC).partitions[0].leader
+    cluster.kill(f"broker-{leader}")
+
+    def start() -> int:
+        with suppress(ForebayError), Admin(cluster.bootstrap) as admin:
+            if admin.describe_topic(TOPIC).partitions[0].leader not in (-1, leader):
+                return admin.list_offset(TOPIC, 0, EARLIEST_TIMESTAMP)
+        return -1
+
+    assert await_value(lambda: start() + 1, "another leader", 20, cluster.log_tail) == 34 + 1
 
 
 def test_after_an_unclean_election_a_log_that_starts_behind_the_leaders_end_is_given_up(cluster: Cluster) -> None:

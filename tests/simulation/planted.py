@@ -281,6 +281,7 @@ def two_replicas_of_one_machine_count(patch: pytest.MonkeyPatch) -> None:
     """C7: copies that burn together are two copies."""
     patch.setattr(Domains, "copies", lambda self, members, replicas: len(set(members)))
     patch.setattr(Domains, "site", lambda self, broker: str(broker))
+    patch.setattr(Domains, "rack", lambda self, broker: "")
     patch.setattr(Domains, "disk", lambda self, broker: broker)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import msgspec
 
@@ -45,11 +45,8 @@ class PartitionState(msgspec.Struct, frozen=True, kw_only=True):
         return self.in_order({*self.isr, *self.eligible})
 
     def needed_in_sync(self, configured: int) -> int:
-        """Return how many copies acks=all needs: min.insync.replicas, or with 0 half of the replicas, rounded up.
-
-        So one of three may be missing, and one of two: with two machines the alternative is to stop at the first death.
-        """
-        return configured or (len(self.replicas) - len(self.adding) + 1) // 2
+        """Return how many copies acks=all needs."""
+        return needed_in_sync(self.replicas, self.adding, configured)
 
     def in_order(self, brokers: Iterable[int]) -> list[int]:
         """Return brokers as `replicas` has them."""
@@ -70,3 +67,11 @@ class PartitionState(msgspec.Struct, frozen=True, kw_only=True):
         assert set(self.adding) <= set(self.replicas), "adding what is no replica"
         assert set(self.removing) <= set(self.replicas), "removing what is no replica"
         assert not self.throttle_bytes_per_s or self.adding, "a throttle of nothing that is added"
+
+
+def needed_in_sync(replicas: Collection[int], adding: Collection[int], configured: int) -> int:
+    """Return how many copies acks=all needs: min.insync.replicas, or with 0 half of the replicas, rounded up.
+
+    So one of three may be missing, and one of two: with two machines the alternative is to stop at the first death.
+    """
+    return configured or (len(replicas) - len(adding) + 1) // 2

@@ -19,7 +19,7 @@ from ingest.wire.messages import (
     Reassignment,
 )
 from replicas.balance import can_return, preferred
-from replicas.election import choose, commit, move, settle
+from replicas.election import commit, move, settle
 from replicas.placement import Load, next_replica, replication_factor_max
 from replicas.reassignment import begin, cancel, target
 from replicas.state import NO_LEADER
@@ -83,13 +83,14 @@ def _elect_unclean(cluster: Cluster, record: PartitionRecord, decision: MovesDec
     if record.leader != NO_LEADER:
         raise Refused(ErrorCode.ELECTION_NOT_NEEDED, f"broker {record.leader} leads")
     electorate = replace(cluster.electorates.of(record), unclean=True)
-    if choose(record, electorate) is None:
-        raise Refused(ErrorCode.ELIGIBLE_LEADERS_NOT_AVAILABLE, f"no replica of {record.replicas} is there")
     after, chosen = settle(record, electorate)
+    if chosen is None:
+        raise Refused(ErrorCode.ELIGIBLE_LEADERS_NOT_AVAILABLE, f"no replica of {record.replicas} is there")
     elected = commit(record, after, chosen)
     decision.elected.changes.append(Put(elected))
-    decision.elected.reasons["unclean"] += 1
-    decision.elected.lossy.append(elected)
+    decision.elected.reasons[chosen.reason] += 1
+    if chosen.reason == "unclean":
+        decision.elected.lossy.append(elected)
 
 
 def reassign(cluster: Cluster, request: AlterPartitionReassignmentsRequest) -> MovesDecision:

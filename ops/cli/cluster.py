@@ -60,7 +60,7 @@ def info(data_dir: str | None, bootstrap: str | None, form: str) -> None:
         click.echo(json.dumps(found))
         return
     click.echo(f"cluster {metadata.cluster_id}, controller epoch {metadata.controller_epoch}\n")
-    heads = ("BROKER", "STATE", "LEADERS", "REPLICAS", "IN-SYNC", "LOG-DIR")
+    heads = ("BROKER", "STATE", "LEADERS", "REPLICAS", "IN-SYNC", "ADDRESS", "RACK", "LOG-DIR")
     print_table(
         heads,
         [
@@ -70,6 +70,8 @@ def info(data_dir: str | None, bootstrap: str | None, form: str) -> None:
                 broker["leaders"],
                 broker["replicas"],
                 broker["in_sync"],
+                broker["endpoints"][-1],  # tcp, where there is one
+                broker["rack"] or "-",
                 broker["log_dir"],
             )
             for broker in brokers
@@ -103,24 +105,33 @@ def health(exit_when_healthy: bool, data_dir: str | None, bootstrap: str | None,
 
 def _health(metadata: MetadataResponse) -> dict[str, Any]:
     """Return what is not as it should be, partitions as topic-partition."""
-    leaderless, under_replicated, moving, could_have_more = [], [], [], []
+    from replicas.domains import Domains, Place
+    from replicas.state import needed_in_sync
+
+    leaderless, under_min_isr, under_replicated, moving, could_have_more = [], [], [], [], []
+    domains = Domains({b.broker_id: Place(b.site, b.device, b.rack) for b in metadata.brokers})
     machines = len({broker.site for broker in metadata.brokers if broker.alive})
     for topic in metadata.topics:
         if any(len(partition.replicas) < min(machines, COPIES_USUAL) for partition in topic.partitions):
             could_have_more.append(topic.name)
+        min_insync = int(topic.configs.get("min.insync.replicas", "0"))
         for partition in topic.partitions:
             name = f"{topic.name}-{partition.partition}"
             if partition.leader == _UNLED:
                 leaderless.append(name)
+            needed = needed_in_sync(partition.replicas, partition.adding, min_insync)
+            if domains.copies(partition.isr, partition.replicas) < needed:
+                under_min_isr.append(name)
             if len(partition.isr) < len(partition.replicas) - len(partition.adding):
                 under_replicated.append(name)
             if partition.adding or partition.removing:
                 moving.append(name)
     down = [broker.broker_id for broker in metadata.brokers if not broker.alive]
     return {
-        "healthy": not (down or leaderless or under_replicated),
+        "healthy": not (down or leaderless or under_min_isr or under_replicated),
         "brokers_down": down,
         "leaderless": leaderless,
+        "under_min_isr": under_min_isr,
         "under_replicated": under_replicated,
         "moving": moving,
         "could_have_more_copies": could_have_more,
@@ -132,6 +143,7 @@ def _print_health(found: dict[str, Any]) -> None:
     for key, text in (
         ("brokers_down", "brokers down"),
         ("leaderless", "partitions without a leader"),
+        ("under_min_isr", "partitions with fewer copies in sync than min.insync.replicas: acks=all waits"),
         ("under_replicated", "partitions short of copies in sync"),
         ("moving", "partitions that move"),
         ("could_have_more_copies", "topics with fewer copies than machines"),

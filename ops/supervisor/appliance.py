@@ -18,7 +18,7 @@ from ops.config.settings import Settings
 from ops.supervisor.compose import Site, compose, listeners, process_names
 from ops.supervisor.data_dir import LOG_NAME, DataDir
 from ops.supervisor.limits import SupervisionLimits
-from ops.supervisor.log_dirs import spread
+from ops.supervisor.log_dirs import of_others, spread
 from ops.supervisor.membership import Member, become_member
 from ops.supervisor.ports import pick_ports
 from ops.supervisor.run_dir import choose_run_dir, open_page_dir, open_run_dir, sweep
@@ -84,7 +84,13 @@ def _prepare(start: Start, directory: DataDir, reporter: Reporter) -> Supervisor
     open_run_dir(run_dir, directory.path, process_names(settings, member.broker_ids))
     sweep(directory.path)
     page_dir, warning = open_page_dir(run_dir, directory.path)
-    for text in [*settings.warnings, *([warning] if warning else [])]:
+    warnings = [*settings.warnings, *([warning] if warning else [])]
+    if directory.previous is None and (others := of_others(settings.log_dirs, member.site)):
+        warnings.append(
+            f"this data directory is new, and {', '.join(map(str, others))} belong to another; "
+            "if that was lost, stop, and put it back from a backup: it knows the topics in them"
+        )
+    for text in warnings:
         reporter.note("warning", text)
 
     state = read_state(run_dir)

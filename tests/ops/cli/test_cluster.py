@@ -75,6 +75,7 @@ def test_a_broker_that_dies_is_seen_and_leadership_comes_back_on_demand(cluster:
     sick = run(cluster, cluster_command, "health", code=1).stdout
     assert "1 brokers down: 2" in sick
     assert "3 partitions short of copies in sync: t-0, t-1, t-2" in sick
+    assert "acks=all" not in sick
     cluster.start_broker(2)
     run(cluster, cluster_command, "health", "--exit-when-healthy")
     assert not any(item["leader"] == 2 for item in partitions(cluster))
@@ -101,6 +102,15 @@ def test_a_broker_is_drained_and_shown_as_that(cluster: Cluster) -> None:
     assert "stay: there is no other broker" in stays.stderr
     run(cluster, cluster_command, "drain", "3", "--undo")
     assert run(cluster, cluster_command, "drain", "9", code=1).stderr.startswith("Error: INVALID_REQUEST")
+
+
+def test_topics_that_can_not_be_acknowledged_are_named(cluster: Cluster) -> None:
+    run(cluster, topic_command, "create", "t", "-r", "1")
+    run(cluster, cluster_command, "alter-config", "--set", "min.insync.replicas=2")
+    sick = run(cluster, cluster_command, "health", code=1).stdout
+    assert "1 partitions with fewer copies in sync than min.insync.replicas: acks=all waits: t-0" in sick
+    run(cluster, cluster_command, "alter-config", "--delete", "min.insync.replicas")
+    assert run(cluster, cluster_command, "health").stdout == "healthy\n"
 
 
 def test_settings_of_all_brokers_change_while_they_run(cluster: Cluster) -> None:

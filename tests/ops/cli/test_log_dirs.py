@@ -51,6 +51,19 @@ def test_each_broker_has_a_disk_copies_are_spread_over_them_and_one_that_is_miss
         assert f"{forebay.data_dir}/brokers/2 holds no data, and did before. Is a disk not mounted?" in refused.stderr
 
 
+def test_a_new_data_directory_tells_of_disks_that_others_have_data_on(forebay: Forebay, tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    forebay.environment["FOREBAY_LOG_DIRS"] = str(disk)
+    assert "belong to another" not in forebay.up().stderr
+    forebay.down()
+    assert "belong to another" not in forebay.up().stderr
+    forebay.down()
+    homes = sorted(disk.iterdir())
+    forebay.data_dir.rename(tmp_path / "lost")
+    assert f"{homes[0]}, {homes[1]} belong to another" in forebay.up().stderr
+
+
 def test_a_disk_that_is_not_there_is_named(forebay: Forebay, tmp_path: Path) -> None:
     forebay.environment["FOREBAY_LOG_DIRS"] = f"{tmp_path}/nowhere"
     assert f"{tmp_path}/nowhere is no directory; is a disk not mounted?" in forebay.up(code=2).stderr

@@ -118,7 +118,7 @@ class Consumer:
         """
         self._cluster.want([topic])
         if topic in self._cluster.missing:
-            self._cluster.missing.discard(topic)
+            self._cluster.missing.pop(topic)
             self._cluster.refresh()  # it may have been created since
         self._wait(lambda: topic in self._cluster.topics or topic in self._cluster.missing, timeout_ms, "metadata")
         found = self._cluster.topics.get(topic)

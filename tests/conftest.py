@@ -6,6 +6,7 @@ import signal
 import socket
 from collections.abc import Callable, Iterator
 
+import hypothesis
 import pytest
 
 from tests import machine
@@ -13,6 +14,9 @@ from tests.processes import Processes
 from tests.zookeeper import ensemble, shared_ensemble
 
 __all__ = ["ensemble", "shared_ensemble"]
+
+hypothesis.settings.register_profile("forebay", deadline=None)  # how busy the machine is says nothing of the code
+hypothesis.settings.load_profile("forebay")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from brokerd.serving.deadlines import Deadlines
 from brokerd.serving.outbox import Outbox, Peer
 from ingest.wire.codes import ErrorCode
@@ -91,6 +93,13 @@ class ClusterView:
         """Return the topics asked for by name that do not exist."""
         return [name for name in body.topics or [] if name not in self._topics]
 
+    def not_created(self, codes: Mapping[str, int]) -> None:
+        """Answer those that wait for topics which can't be created, with the code of the refusal for each."""
+        for parked in self._waiting:
+            if not parked.done and not codes.keys().isdisjoint(parked.topics or ()):
+                self._answer(parked, codes)
+        self._waiting = [parked for parked in self._waiting if not parked.done]
+
     def expire(self, now_ms: int) -> None:
         for parked in self._deadlines.pop_due(now_ms):
             self._answer(parked)
@@ -98,14 +107,14 @@ class ClusterView:
     def next_deadline_ms(self) -> int | None:
         return self._deadlines.next_ms()
 
-    def _answer(self, parked: ParkedMetadata) -> None:
+    def _answer(self, parked: ParkedMetadata, codes: Mapping[str, int] = {}) -> None:
         parked.done = True
         snapshot = self.snapshot
         assert snapshot is not None
         if parked.topics is None:
             topics = snapshot.topics
         else:
-            topics = [self._topics.get(name) or _unknown(name) for name in parked.topics]
+            topics = [self._topics.get(name) or _unknown(name, codes) for name in parked.topics]
         self._outbox.answer(
             parked.peer,
             parked.correlation_id,
@@ -115,5 +124,5 @@ class ClusterView:
         )
 
 
-def _unknown(name: str) -> TopicMetadata:
-    return TopicMetadata(name, b"", [], {}, int(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION))
+def _unknown(name: str, codes: Mapping[str, int]) -> TopicMetadata:
+    return TopicMetadata(name, b"", [], {}, codes.get(name, int(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION)))

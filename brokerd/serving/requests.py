@@ -50,6 +50,7 @@ from ingest.wire.messages import (
     BrokerMetadata,
     BrokerRegistrationRequest,
     CreateTopicsRequest,
+    CreateTopicsResponse,
     InitProducerIdRequest,
     InitProducerIdResponse,
     NewTopic,
@@ -77,6 +78,7 @@ CLIENT_APIS = tuple(sorted(api for api in REQUESTS if api not in BROKER_APIS))
 PEER_APIS = frozenset({ApiKey.FETCH, ApiKey.API_VERSIONS})  # what brokers ask each other
 LAG_MAX_MS = 3000  # replica.lag.time.max.ms
 FORWARDED_MAX = 256  # requests that wait for the controller, all peers together
+REFUSAL_TELL_MS = 10_000  # clients ask again and again
 PARKED_MAX = 4096  # producers that wait for an id; more are told to come back
 
 
@@ -136,6 +138,7 @@ class RequestHandler:
         self.requests: dict[str, int] = {}
         self._registered_version = -1
         self._damage_told = 0
+        self._refusal_told_ms = -REFUSAL_TELL_MS
 
     # ---- requests ----------------------------------------------------------------------------------------------------
 
@@ -456,11 +459,26 @@ class RequestHandler:
                 case Forwarded(peer=peer, correlation_id=correlation_id, response=passed):
                     if peer is not _NOBODY:
                         self.outbox.pass_on(peer, encode_raw_response(correlation_id, passed))
+                    else:
+                        self._created(passed, now_ms)
                 case Unanswered(peer=peer, correlation_id=correlation_id):
                     if peer is not _NOBODY:
                         self.outbox.refuse(
                             peer, correlation_id, ErrorCode.REQUEST_TIMED_OUT, "the controller did not answer in time"
                         )
 
+    def _created(self, response: Response, now_ms: int) -> None:
+        """Tell who waits for topics, and the operator, that some can't be created. The others come with metadata."""
+        try:
+            body: CreateTopicsResponse = decode_body(response, ApiKey.CREATE_TOPICS)
+        except (ProtocolError, RemoteError):
+            return  # the controller has changed, or has no room: clients ask again
+        refused = [topic for topic in body.topics if topic.error_code not in _MADE]
+        self.view.not_created({topic.name: topic.error_code for topic in refused})
+        if refused and now_ms >= self._refusal_told_ms + REFUSAL_TELL_MS:
+            self._refusal_told_ms = now_ms
+            log.warning("a topic can't be created for a client", topic=refused[0].name, reason=refused[0].message)
+
 
 _NOBODY = Peer(-1, b"")
+_MADE = (ErrorCode.NONE, ErrorCode.TOPIC_ALREADY_EXISTS)

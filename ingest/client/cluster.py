@@ -22,6 +22,7 @@ from ingest.discovery import bootstrap_endpoints
 from ingest.errors import ForebayError, ProtocolError, RequestTimedOut, TransportError, UsageError
 from ingest.limits import LIMITS
 from ingest.machine import machine_id
+from ingest.wire.codes import ErrorCode
 from ingest.wire.frames import api_key_of, decode_body, encode_request
 from ingest.wire.messages import ApiKey, BrokerMetadata, Message, MetadataRequest, MetadataResponse, TopicMetadata
 
@@ -97,6 +98,8 @@ class Cluster:
         version: The version of the metadata held, -1 before the first.
         brokers: By id, those alive.
         topics: By name, those of `interest` that exist.
+        missing: By name, those that don't, with the code that says so: any but UNKNOWN_TOPIC_OR_PARTITION tells why it
+            can't be created either.
 
     Raises:
         ConfigError, ForeignDirectory: see `bootstrap_endpoints`.
@@ -126,7 +129,7 @@ class Cluster:
         self.cluster_id = ""
         self.brokers: dict[int, BrokerMetadata] = {}
         self.topics: dict[str, TopicMetadata] = {}
-        self.missing: set[str] = set()
+        self.missing: dict[str, int] = {}
         self.on_metadata: Callable[[], None] | None = None
         self._fds: dict[int, Connection] = {}
         self._epoll = select.epoll()
@@ -378,8 +381,10 @@ class Cluster:
         if not self._all_topics:
             found = {name: topic for name, topic in found.items() if name in self._interest}
         self.topics = {**self.topics, **found} if partial else found
-        self.missing = set() if self._all_topics else self._interest - self.topics.keys()
-        if self._auto_create & self.missing:
+        codes = {topic.name: topic.error_code for topic in body.topics}
+        absent = set() if self._all_topics else self._interest - self.topics.keys()
+        self.missing = {name: codes.get(name, int(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION)) for name in absent}
+        if self._auto_create & absent:
             self._known_version = -1
             self._metadata_retry_ms = monotonic_ms() + RETRY_MS
         if self.on_metadata is not None:

@@ -155,9 +155,16 @@ class Pipeline:
             while topic.held and now_ms - topic.held[0].delivery.batch.created_ms >= self.held_timeout_ms:
                 record = topic.held.pop(0)
                 self._held -= 1
-                reason = "does not exist" if topic.name in self.cluster.missing else "is not known, no broker answers"
+                reason = self._why_held(topic.name)
                 text = f"topic {topic.name} {reason} after {self.held_timeout_ms} ms; the record was never sent"
                 self._fail_held(record, RequestTimedOut(text))
+
+    def _why_held(self, topic: str) -> str:
+        code = self.cluster.missing.get(topic)
+        if code is None:
+            return "is not known, no broker answers"
+        refused = code not in (ErrorCode.NONE, ErrorCode.UNKNOWN_TOPIC_OR_PARTITION)
+        return f"does not exist and can't be created ({ErrorCode(code).name})" if refused else "does not exist"
 
     # ---- the work ----------------------------------------------------------------------------------------------------
 

@@ -227,4 +227,4 @@ class ControllerMachine(RuleBasedStateMachine):
 
 
 TestController = ControllerMachine.TestCase
-TestController.settings = settings(max_examples=150, stateful_step_count=50, deadline=None)
+TestController.settings = settings(max_examples=150, stateful_step_count=50)

@@ -121,4 +121,4 @@ class LogAsList(RuleBasedStateMachine):
 
 
 TestLogAsList = LogAsList.TestCase
-TestLogAsList.settings = settings(max_examples=80, stateful_step_count=25, deadline=None)
+TestLogAsList.settings = settings(max_examples=80, stateful_step_count=25)

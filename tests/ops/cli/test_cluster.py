@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from ingest import Producer
+from ingest.errors import ForebayError
 from ops.cli.cluster import cluster as cluster_command
 from ops.cli.topic import topic as topic_command
 from tests.cluster import Cluster, running_cluster
@@ -109,6 +110,11 @@ def test_topics_that_can_not_be_acknowledged_are_named(cluster: Cluster) -> None
     run(cluster, cluster_command, "alter-config", "--set", "min.insync.replicas=2")
     sick = run(cluster, cluster_command, "health", code=1).stdout
     assert "1 partitions with fewer copies in sync than min.insync.replicas: acks=all waits: t-0" in sick
+    why = r"does not exist and can't be created \(INVALID_CONFIG\)"
+    with Producer(cluster.bootstrap, max_block_ms=1000) as producer, pytest.raises(ForebayError, match=why):
+        producer.send("made-by-itself", b"").result(10)
+    logs = "".join((cluster.data_dir / f"broker-{broker}.log").read_text() for broker in (1, 2, 3))
+    assert "a topic can't be created for a client" in logs
     run(cluster, cluster_command, "alter-config", "--delete", "min.insync.replicas")
     assert run(cluster, cluster_command, "health").stdout == "healthy\n"
 

@@ -365,14 +365,15 @@ class Controller:
         return effects
 
     def _sound_out(self, now_ms: int) -> list[Effect]:
-        """Send every broker something: what can't be delivered tells whose connection has ended.
+        """Answer whoever waits: what can't be delivered tells whose connection has ended.
 
-        One that asks nothing just now, say because it was answered last as it stopped, gets an answer to no question.
+        One that stops was often answered last, and asks nothing any more: it gets an answer to no question. Of others
+        that ask nothing the session time decides, for one that was slow gives up its connection to make it anew.
         """
         asks_nothing = [
             session.peer
             for broker_id, session in self._sessions.all()
-            if session.heard and session.parked is None and self.image.brokers[broker_id].alive
+            if session.heard and session.stopping and session.parked is None and self.image.brokers[broker_id].alive
         ]
         beat = BrokerHeartbeatResponse(self.image.version, self._controller_epoch, None)
         return self._answer_heartbeats(now_ms) + [Respond(peer, NO_QUESTION, beat) for peer in asks_nothing]

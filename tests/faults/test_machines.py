@@ -6,7 +6,9 @@ import random
 import re
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from types import TracebackType
 
 import pytest
 
@@ -15,6 +17,7 @@ from tests.faults.copies import compare_directories
 from tests.faults.history import History
 from tests.faults.machines import MachineCluster, Site
 from tests.faults.native import FIRST_SOURCE
+from tests.faults.readers import MappedReader
 from tests.network import network
 
 pytestmark = [pytest.mark.needs("network_namespaces"), pytest.mark.needs("zookeeper")]
@@ -39,7 +42,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MachineCluster
 
 
 class Run:
-    """One topic with a producer on each machine, judged at the end."""
+    """One topic with a producer and a mapped reader on each machine, judged at the end."""
 
     def __init__(self, cluster: MachineCluster, topic: str, copies: int = 3) -> None:
         self.cluster = cluster
@@ -48,9 +51,22 @@ class Run:
         self.history = History(seed)
         cluster.sites[0].forebay("topic", "create", topic, "-p", str(PARTITIONS), "-r", str(copies))
         cluster.await_in_sync(topic)
+        self.mapped = [MappedReader(site.data_dir, seed=number) for number, site in enumerate(cluster.sites)]
+        for reader in self.mapped:
+            reader.seen = self.mapped[0].seen  # copies of different machines have the same bytes
         for number, site in enumerate(cluster.sites):
             site.start_producer(seed, topic, number)
-        self.await_progress(cluster.sites)
+
+    def __enter__(self) -> Run:
+        with ExitStack() as stack:
+            for reader in self.mapped:
+                stack.enter_context(reader)
+            self._stack = stack.pop_all()
+        self.await_progress(self.cluster.sites)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._stack.close()
 
     def await_progress(self, sites: list[Site], timeout_s: float = 40.0) -> None:
         """Wait until the producers of these machines have got on."""
@@ -78,6 +94,9 @@ class Run:
         for number, partition in seen["partitions"].items():
             homes = {b: self.cluster.site_of(b).data_dir / "brokers" / str(b) for b in partition["replicas"]}
             assert compare_directories(homes, topic_id, int(number)) == []
+        for mapped in self.mapped:
+            assert not mapped.problems, mapped.problems
+            assert mapped.batches, "a mapped reader saw nothing"
 
     def gap_s(self, since_s: float, sites: list[Site], until_s: float = float("inf")) -> float:
         """Return the longest time that a producer of these machines was without an acknowledgement."""
@@ -86,8 +105,9 @@ class Run:
 
 
 @pytest.fixture
-def run(cluster: MachineCluster, request: pytest.FixtureRequest) -> Run:
-    return Run(cluster, re.sub(r"\W", "-", request.node.name))
+def run(cluster: MachineCluster, request: pytest.FixtureRequest) -> Iterator[Run]:
+    with Run(cluster, re.sub(r"\W", "-", request.node.name)) as run:
+        yield run
 
 
 @pytest.mark.parametrize("role", ["controller", "other"])
@@ -164,16 +184,16 @@ def test_two_machines_and_a_witness_survive_the_end_of_one(tmp_path: Path) -> No
         cluster = MachineCluster(machines, tmp_path, data_machines=2, session_ms=SESSION_MS)
         try:
             cluster.start()
-            run = Run(cluster, "witnessed", copies=2)
-            lost = cluster.controller()
-            cluster.ensemble.kill(1 + cluster.sites.index(lost))
-            since_s = time.monotonic()
-            lost.machine.cut()
-            run.await_progress(cluster.others(lost))
-            lost.machine.heal()
-            cluster.ensemble.restore()
-            run.await_progress([lost])
-            run.judge()
+            with Run(cluster, "witnessed", copies=2) as run:
+                lost = cluster.controller()
+                cluster.ensemble.kill(1 + cluster.sites.index(lost))
+                since_s = time.monotonic()
+                lost.machine.cut()
+                run.await_progress(cluster.others(lost))
+                lost.machine.heal()
+                cluster.ensemble.restore()
+                run.await_progress([lost])
+                run.judge()
             gap_s = run.gap_s(since_s, cluster.others(lost))
             print(f"witness: gap {gap_s:.2f} s, session {SESSION_MS} ms")
             assert gap_s < GAP_S_MAX
@@ -192,5 +212,18 @@ def test_without_zookeeper_what_is_led_goes_on(run: Run, cluster: MachineCluster
     since_s = time.monotonic()
     await_value(lambda: time.monotonic() - since_s > 2 * SESSION_MS / 1000, "every session to be over")
     run.await_progress(cluster.sites)
+
+    lost, rest = cluster.sites[0], cluster.sites[1:]  # and a machine goes that nobody can take out of the in-sync sets
+    lost.machine.cut()
+    await_value(lambda: time.monotonic() - since_s > 3 * SESSION_MS / 1000, "what was under way to end")
+    before = [site.acknowledged() for site in cluster.sites]
+    time.sleep(2)
+    assert [site.acknowledged() for site in cluster.sites] == before, "acknowledged without a copy that is in sync"
+    numbers = [1 + cluster.sites.index(site) for site in rest]
+    ensemble.start(*numbers)
+    ensemble.wait_serving(*numbers)
+    run.await_progress(rest)
+    lost.machine.heal()
     ensemble.restore()
+    run.await_progress(cluster.sites)
     run.judge()

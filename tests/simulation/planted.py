@@ -536,7 +536,7 @@ SEEDS = {
     "no_truncation_of_a_diverged_tail": 0,
     "refill_keeps_its_seat_until_after_the_move": 9,
     "refill_mark_not_flushed": 87,
-    "refill_within_a_leader_epoch": 196,
+    "refill_within_a_leader_epoch": 111,
     "damage_skipped_though_another_has_the_records": 136,
     "follower_begins_amid_a_batch": 6,
     "log_start_kept_behind_the_leaders_end": 0,

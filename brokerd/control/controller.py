@@ -34,7 +34,7 @@ from brokerd.control.limits import CONTROL_LIMITS, ControlLimits
 from brokerd.control.metadata import MetadataView
 from brokerd.control.parked import ParkedRequests
 from brokerd.control.records import Change, ProducerIdsRecord, Put, Remove, VersionRecord
-from brokerd.control.registration import decide_registration
+from brokerd.control.registration import decide_registration, is_registered
 from brokerd.control.relief import relieve
 from brokerd.control.sessions import ParkedHeartbeat, Sessions
 from brokerd.control.topics import Cluster, Refused
@@ -432,11 +432,11 @@ class Controller:
 
     def _register(self, event: Received, body: BrokerRegistrationRequest, now_ms: int) -> list[Effect]:
         broker_id = body.broker.broker_id
-        known = self.image.brokers.get(broker_id)
-        again = known is not None and known.incarnation == body.broker.incarnation
         # a process that runs already names leader epochs of which its logs may hold nothing; heartbeats tell the ends
         ends = {(p.topic_id, p.partition): (p.leader_epoch, p.log_end_offset) for p in body.partitions}
-        electorates = self._electorates(now_ms, come=broker_id, ends=None if again else ends)
+        electorates = self._electorates(
+            now_ms, come=broker_id, ends=None if is_registered(self.image, body.broker) else ends
+        )
         heard = self._sessions.has_heard(broker_id)
         decision = decide_registration(self.image, body, self._cluster_id, self._limits, electorates, heard=heard)
 

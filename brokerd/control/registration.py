@@ -91,7 +91,7 @@ def decide_registration(
             ErrorCode.DUPLICATE_BROKER_REGISTRATION,
             f"broker {broker.broker_id} is another's: {before.log_dir}, {', '.join(before.endpoints)}",
         )
-    again = before is not None and before.incarnation == broker.incarnation
+    again = is_registered(image, broker)
     replaced = before is not None and before.directory_id != broker.directory_id
     older_copy = before is not None and not again and not replaced and _is_older_copy(request, before)
     elected = _elect(image, request, electorates, again=again, replaced=replaced or older_copy)
@@ -113,6 +113,12 @@ def decide_registration(
             broker.broker_id in p.seats and (p.topic_id, p.partition) not in found for p in image.all_partitions()
         )
     return decision
+
+
+def is_registered(image: ClusterImage, broker: BrokerMetadata) -> bool:
+    """Tell whether it is this very process that registered last under its id."""
+    before = image.brokers.get(broker.broker_id)
+    return before is not None and before.incarnation == broker.incarnation
 
 
 def _is_anothers(broker: BrokerMetadata, before: BrokerRecord, *, heard: bool) -> bool:

@@ -130,7 +130,6 @@ class Checkpoint:
 
     Attributes:
         partitions: The last record of each partition.
-        last: The last record of another kind; None on a new file.
         incarnations: The last record of each process that had the directory open, the latest last.
     """
 
@@ -139,7 +138,6 @@ class Checkpoint:
         self._path = disk.path / "checkpoint"
         self._file = File(self._path, CREATE, disk.file_mode)
         self.partitions: dict[tuple[bytes, int], CheckpointRecord] = {}
-        self.last: CheckpointRecord | None = None
         self.incarnations: dict[int, CheckpointRecord] = {}
         self.age_ms = 0
         self._stale: set[tuple[bytes, int]] = set()  # dropped partitions of which the file still has records
@@ -155,11 +153,15 @@ class Checkpoint:
         if record.kind == PARTITION:
             self.partitions[record.topic_id, record.partition] = record
         else:
-            self.last = record
             self.incarnations.pop(record.incarnation, None)
             self.incarnations[record.incarnation] = record
             if len(self.incarnations) > _INCARNATIONS_MAX:
                 del self.incarnations[next(iter(self.incarnations))]
+
+    @property
+    def last(self) -> CheckpointRecord | None:
+        """The last record that is no partition's; None on a new file."""
+        return next(reversed(self.incarnations.values()), None)
 
     def write(self, records: list[CheckpointRecord]) -> None:
         """Append records and make them durable.

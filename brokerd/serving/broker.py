@@ -36,7 +36,8 @@ BYTES_A_ROUND = 131_072  # so that a producer of large batches fills its window 
 POLL_MS_MAX = 250  # the progress stamp is due at least once a second
 SHARED_BYTES_MIN = 262_144  # smaller answers are copied: a shared buffer costs a wake-up of pyzmq's thread
 MAINTAIN_MS = 1000
-SCRUB_BYTES = 1 << 20  # verified at each maintenance: 80 GiB a day
+SCRUB_BYTES = 1 << 20  # verified each second: 80 GiB a day
+SCRUB_MS = 100  # at least between two stretches, each far shorter where batches are small
 CHECKPOINT_MS = 5000
 # A follower names all its partitions when its session begins, some 50 bytes each; it sends no payload.
 PEER_LIMITS = Limits(request_header_bytes_max=4 << 20, payload_frames_max=0)
@@ -91,6 +92,7 @@ class _Loop:
         self._flushed_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._flusher = Flusher(lambda: os.eventfd_write(self._flushed_fd, 1))
         self._maintain_at_ms = 0
+        self._scrub_at_ms = 0
         self._checkpoint_at_ms = 0
         self._ready = False
         self._refusal = ""
@@ -170,6 +172,7 @@ class _Loop:
         for unflushed in handler.settle(now_ms):
             self._flusher.request(unflushed)
         self._maintain(now_ms)
+        self._scrub(now_ms)
         self._send_answers()
         self._send_peers(now_ms)
         self._lifeline.beat()
@@ -305,6 +308,11 @@ class _Loop:
             if self._refusal:
                 log.error("the controller does not register this broker; it goes on asking", reason=self._refusal)
 
+    def _scrub(self, now_ms: int) -> None:
+        if now_ms >= self._scrub_at_ms:
+            size = self._handler.partitions.scrub(SCRUB_BYTES)
+            self._scrub_at_ms = now_ms + max(SCRUB_MS, 1000 * size // SCRUB_BYTES)
+
     def _maintain(self, now_ms: int) -> None:
         if now_ms < self._maintain_at_ms:
             return
@@ -314,7 +322,6 @@ class _Loop:
         for unflushed in self._directory.maintain(boot_ms):
             self._flusher.request(unflushed)
         self._handler.partitions.retry_unavailable()
-        self._handler.partitions.scrub(SCRUB_BYTES)
         if self._directory.disk_full != self._disk_full:
             self._disk_full = self._directory.disk_full
             say = log.error if self._disk_full else log.info

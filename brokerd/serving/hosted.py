@@ -293,16 +293,17 @@ class HostedPartitions:
             self._marked.append(key)
             self.pending = True
 
-    def scrub(self, bytes_max: int) -> None:
-        """Look for damage in the next stretch of one log, of each in turn. Cost: reads and checks about that much."""
+    def scrub(self, bytes_max: int) -> int:
+        """Look for damage in the next stretch of one log, of each in turn; return how many bytes were verified."""
         keys = list(self._hosted)
         if not keys:
-            return
+            return 0
         self._scrubbed = (self._scrubbed + 1) % len(keys)
         key = keys[self._scrubbed]
-        reason = self._hosted[key].log.scrub(bytes_max)
+        size, reason = self._hosted[key].log.scrub(bytes_max)
         if reason:
             self.damaged(key, reason)
+        return size
 
     def _next_step(self, wanted: _Assigned) -> RefillStep:
         hosted = self._hosted.get(wanted.key)

@@ -377,9 +377,11 @@ class Log:
             self._epoch_ends[epoch] = found
         return found
 
-    def scrub(self, bytes_max: int) -> str:
-        """Verify about the next `bytes_max` bytes of stored batches, all in turn; say where damage is, empty: nowhere.
+    def scrub(self, bytes_max: int) -> tuple[int, str]:
+        """Verify about the next `bytes_max` bytes of stored batches, all in turn.
 
+        Returns:
+            How many bytes were verified, fewer where batches are small; and where damage is, empty: nowhere.
         Cost: reads and checks that much. What the page cache holds is read from there, whatever the disk has.
         """
         return self._reader.scrub(bytes_max, self.start_offset)

@@ -16,6 +16,7 @@ from ingest.records.header import HEADER_SIZE, decode_header, verify_batch
 
 _CURSORS_MAX = 64  # readers of one partition whose place is remembered
 _OPEN_SEALED_MAX = 4
+_SCRUB_BATCHES_MAX = 100  # at some 10 us each: requests wait no longer than 1 ms
 
 
 class LogReader:
@@ -153,10 +154,10 @@ class LogReader:
             next_offset=following,
         )
 
-    def scrub(self, bytes_max: int, start_offset: int) -> str:
+    def scrub(self, bytes_max: int, start_offset: int) -> tuple[int, str]:
         """Verify the batches that follow those verified last; see `Log.scrub`."""
         offset = max(self._scrub_offset, start_offset)
-        left = bytes_max
+        size = batches = 0
         for index in range(self._segments.index_at(offset), len(self._segments)):
             segment, end = self._segments.items[index], self._segments.end_of(index)
             try:
@@ -165,20 +166,21 @@ class LogReader:
                     position, first = segment.locate(offset, end)
                     for _, header in segment.batches(position, first.base_offset):
                         offset = self._scrub_offset = header.next_offset
-                        left -= header.padded_size
-                        if left <= 0:
-                            return ""
+                        size += header.padded_size
+                        batches += 1
+                        if size >= bytes_max or batches >= _SCRUB_BATCHES_MAX:
+                            return size, ""
                 if offset < end and index + 1 < len(self._segments):
                     raise CorruptBatch(f"{segment.path} ends at offset {offset}, the next one starts at {end}")
             except (CorruptBatch, UnsupportedFormat, OSError) as error:
                 damage = self._quarantine(index, getattr(error, "position", -1), offset, str(error))
                 self._scrub_offset = damage.next_offset
-                return str(damage)
+                return size, str(damage)
             except StorageError:  # no descriptor left: the next round tries again
-                return ""
+                return size, ""
             offset = max(offset, end)
         self._scrub_offset = 0
-        return ""
+        return size, ""
 
     def offset_for_time(self, timestamp_ms: int, start: int, end: int) -> tuple[int, int] | None:
         """Return the first batch in [start, end) with a record at or after the time; see `Log.offset_for_time`."""

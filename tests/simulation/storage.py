@@ -302,7 +302,7 @@ class SimLog:
 
     def _damage_at_open(self) -> str:
         """Recovery looks at little of what lies below the checkpoint."""
-        return self.scrub(0) if any(offset % 2 for offset in self.files.rotten) else ""
+        return self._rotten() if any(offset % 2 for offset in self.files.rotten) else ""
 
     def _flushed_at_open(self) -> int:
         """Above the checkpoint all is in doubt until it is flushed again."""
@@ -404,11 +404,14 @@ class SimLog:
             if header.base_offset in self.files.rotten:
                 if data:
                     break
-                raise QuarantinedBatch(self.scrub(0), next_offset=header.next_offset)
+                raise QuarantinedBatch(self._rotten(), next_offset=header.next_offset)
             data += batch
         return data
 
-    def scrub(self, bytes_max: int) -> str:
+    def scrub(self, bytes_max: int) -> tuple[int, str]:
+        return 0, self._rotten()
+
+    def _rotten(self) -> str:
         files = self.files
         if not files.rotten:
             return ""

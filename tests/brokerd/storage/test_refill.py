@@ -124,14 +124,24 @@ def test_a_scrub_finds_a_flipped_bit_in_any_segment_and_goes_on_behind_it(store:
     path = sorted(store.partition_path.glob("*.log"))[segment]
     base = int(path.stem)
     assert log.segment_count > 3
-    assert [log.scrub(300) for _ in range(40)] == [""] * 40
+    assert [log.scrub(300)[1] for _ in range(40)] == [""] * 40
     flip(path, 100)
-    found = [reason for _ in range(log.segment_count * 10) if (reason := log.scrub(300))]
+    found = [reason for _ in range(log.segment_count * 10) if (reason := log.scrub(300)[1])]
     assert found
     assert all(str(path) in reason and "byte 0" in reason for reason in found), found
     whole = [header.base_offset for header, _ in stored(log, base + 1)]
     assert whole[0] == base + 1
-    assert log.scrub(1 << 20) or log.scrub(1 << 20), "the next round finds it again"
+    assert log.scrub(1 << 20)[1] or log.scrub(1 << 20)[1], "the next round finds it again"
+
+
+def test_a_scrub_of_small_batches_takes_some_at_a_time_and_finds_what_lies_behind_them(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    log = store.open()
+    fill(log, 250)
+    store.flush()
+    sizes = [header.padded_size for header, _ in stored(log, 0)]
+    flip(first_segment(store), sum(sizes[:-1]) + 100)
+    assert [bool(log.scrub(1 << 20)[1]) for _ in range(4)] == [False, False, True, False]
 
 
 def test_a_scrub_misses_a_segment_that_somebody_deleted(store: Store) -> None:
@@ -139,20 +149,20 @@ def test_a_scrub_misses_a_segment_that_somebody_deleted(store: Store) -> None:
     log = store.reopen()
     gone = sorted(store.partition_path.glob("*.log"))[1]
     gone.unlink()
-    found = [reason for _ in range(3) if (reason := log.scrub(1 << 20))]
+    found = [reason for _ in range(3) if (reason := log.scrub(1 << 20)[1])]
     assert found
     assert all(f"{gone} is gone" in reason for reason in found)
 
 
 def test_a_scrub_of_an_empty_and_of_a_trimmed_log_finds_nothing(store: Store) -> None:
     log = store.open()
-    assert log.scrub(1 << 20) == ""
+    assert log.scrub(1 << 20)[1] == ""
     fill(log)
     store.flush()
     log.delete_records(7)
-    assert log.scrub(100) == ""
+    assert log.scrub(100)[1] == ""
     log.delete_records(log.high_watermark)
-    assert [log.scrub(1 << 20) for _ in range(3)] == [""] * 3
+    assert [log.scrub(1 << 20)[1] for _ in range(3)] == [""] * 3
 
 
 def test_recovery_names_the_file_and_the_place_of_damage(store: Store) -> None:

@@ -48,6 +48,7 @@ MAGIC = b"FBY\x01"
 HEADER_SIZE = 96
 LEADER_HALF_SIZE = 40
 ALIGNMENT = 8
+OFFSET_MAX = 2**63 - 2**32  # what lies behind the last record of any batch is an offset too
 NO_PRODUCER_ID = -1
 NO_SEQUENCE = -1
 
@@ -290,6 +291,8 @@ def check_fields(header: BatchHeader) -> None:
         raise CorruptBatch(f"unknown attributes {header.attributes:#06x}")
     if header.last_offset_delta < 0:
         raise CorruptBatch(f"last offset delta {header.last_offset_delta}")
+    if not 0 <= header.base_offset <= OFFSET_MAX:
+        raise CorruptBatch(f"base offset {header.base_offset}")
 
 
 def hop_headers(buffer: Buffer, position: int = 0, end: int | None = None) -> Iterator[tuple[int, BatchHeader]]:

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from ingest.client.cluster import Cluster, monotonic_ms
 from ingest.client.fetcher import Fetcher
 from ingest.client.forks import leave_to_parent, survive_forks
+from ingest.client.groups.assignors import Assignor, assignors_named
+from ingest.client.groups.committed import Committed
+from ingest.client.groups.group_consumer import CALL_TIMEOUT_MS, GroupConsumer, GroupSettings, OnCommit
+from ingest.client.groups.listener import RebalanceListener
+from ingest.client.groups.member import MemberConfig
+from ingest.client.groups.membership import matches, this_host, this_process
 from ingest.client.offsets import find_offset
 from ingest.client.positions import Position, Reset, TopicPartition
 from ingest.errors import ConfigError, DeserializationError, UsageError
@@ -17,7 +25,7 @@ from ingest.records.batch import Columns, Record
 from ingest.serializers import Deserializer, deserializer
 from ingest.wire.messages import EARLIEST_TIMESTAMP, LATEST_TIMESTAMP
 
-__all__ = ["Columns", "Consumer", "Record", "TopicPartition"]
+__all__ = ["Columns", "Committed", "Consumer", "RebalanceListener", "Record", "TopicPartition"]
 
 
 class Consumer:
@@ -25,7 +33,15 @@ class Consumer:
 
     Args:
         bootstrap: A data directory on this machine, or "tcp://host:port,…".
-        topics: Read all partitions of these topics; or call `assign`.
+        topics: Read these topics; or call `subscribe` or `assign`.
+        group_id: Share the partitions of what is subscribed to with the other members of this group, and begin where
+            the group has committed. Membership lasts as long as this process: it is not asked how often it polls.
+        group_instance_id: A static member: one that comes back within `session_timeout_ms` finds its partitions again.
+        enable_auto_commit: Commit at `poll`, every `auto_commit_interval_ms`, what earlier polls have handed out.
+        max_poll_interval_ms: Without a poll for so long others get the partitions; 0: they never do.
+        session_timeout_ms, heartbeat_interval_ms: Of members on other machines than their coordinator.
+        partition_assignment_strategy: range, roundrobin, sticky or cooperative-sticky, or several, the best first. All
+            members of a group need one in common.
         auto_offset_reset: "earliest", "latest" or "none" (an error) where there is no position or it is out of range.
         client_rack: Read from an in-sync replica in this rack, where `replica.selector.class` is set and there is one.
         local: Read the segments of brokers on this machine through memory maps; False always fetches over ZeroMQ.
@@ -40,6 +56,13 @@ class Consumer:
         topics: Iterable[str] = (),
         *,
         group_id: str | None = None,
+        group_instance_id: str | None = None,
+        enable_auto_commit: bool = True,
+        auto_commit_interval_ms: int = 5_000,
+        session_timeout_ms: int = 45_000,
+        heartbeat_interval_ms: int = 3_000,
+        max_poll_interval_ms: int = 1_800_000,
+        partition_assignment_strategy: str | Sequence[str | Assignor] = "cooperative-sticky",
         auto_offset_reset: str = "latest",
         key_deserializer: str | Deserializer | None = None,
         value_deserializer: str | Deserializer | None = None,
@@ -50,8 +73,6 @@ class Consumer:
         local: bool = True,
         client_id: str = "",
     ) -> None:
-        if group_id is not None:
-            raise ConfigError("group_id: consumer groups are not served yet; use topics= or assign() without a group")
         if isinstance(topics, str):
             raise ConfigError(f"topics={topics!r} is one string; give a list of names: [{topics!r}]")
         try:
@@ -67,12 +88,30 @@ class Consumer:
         self._max_wait_ms = fetch_max_wait_ms
         self._key = deserializer(key_deserializer)
         self._value = deserializer(value_deserializer)
-        self._subscribed: list[str] = list(topics)
+        self._group_settings: GroupSettings | None = None
+        if group_id is not None:
+            member = MemberConfig(
+                group_id,
+                assignors_named(partition_assignment_strategy),
+                group_instance_id,
+                session_timeout_ms,
+                min(heartbeat_interval_ms, max(1, session_timeout_ms // 2)),
+                max_poll_interval_ms,
+                client_rack,
+                this_host(),
+            )
+            self._group_settings = GroupSettings(member, enable_auto_commit, auto_commit_interval_ms)
+        elif group_instance_id is not None:
+            raise ConfigError("group_instance_id needs a group_id")
+        self._subscribed: list[str] = []
+        self._pattern: re.Pattern[str] | None = None
+        self._listener: RebalanceListener | None = None
         self._closed = False
         self._start()
         survive_forks(self)
-        if self._subscribed:
-            self._cluster.want(self._subscribed)
+        wanted = list(topics)
+        if wanted:
+            self.subscribe(wanted)
 
     def _start(self) -> None:
         self._cluster = Cluster(self._bootstrap, client_id=self._client_id)
@@ -86,9 +125,21 @@ class Consumer:
             max_wait_ms=self._max_wait_ms,
         )
         self._cluster.on_metadata = self._on_metadata
+        self._group: GroupConsumer | None = None
+        if self._group_settings is not None:
+            member = replace(self._group_settings.member, process=this_process())
+            self._group = GroupConsumer(
+                self._bootstrap,
+                self._cluster,
+                self._fetcher,
+                self._group_settings._replace(member=member),
+                client_id=self._client_id,
+            )
 
     def _on_metadata(self) -> None:
-        if self._subscribed:
+        if self._group is None and (self._subscribed or self._pattern is not None):
+            if self._pattern is not None:
+                self._subscribed = [name for name in self._cluster.topics if matches(self._pattern, name)]
             names = [
                 TopicPartition(name, item.partition)
                 for name in self._subscribed
@@ -101,13 +152,67 @@ class Consumer:
 
     # ---- what to read ------------------------------------------------------------------------------------------------
 
+    def subscribe(
+        self,
+        topics: Iterable[str] = (),
+        *,
+        pattern: str | None = None,
+        listener: RebalanceListener | None = None,
+    ) -> None:
+        """Read these topics, or those whose whole names match a regular expression: all their partitions, or a share.
+
+        With a `group_id` the group says which partitions, at `poll`, and `listener` is told.
+
+        Raises:
+            UsageError: neither topics nor a pattern, or both.
+            ConfigError: the pattern is none.
+        """
+        if isinstance(topics, str):
+            raise ConfigError(f"topics={topics!r} is one string; give a list of names: [{topics!r}]")
+        names = list(dict.fromkeys(topics))
+        if bool(names) == (pattern is not None):
+            raise UsageError("subscribe to topics or to a pattern; `unsubscribe` ends a subscription")
+        try:
+            self._pattern = None if pattern is None else re.compile(pattern)
+        except re.error as error:
+            raise ConfigError(f"pattern={pattern!r} is no regular expression: {error}") from None
+        self._subscribed, self._listener = names, listener
+        self._subscribe()
+
+    def _subscribe(self) -> None:
+        if self._pattern is not None:
+            self._cluster.want_all()
+        self._cluster.want(self._subscribed)
+        if self._group is not None:
+            if not self._group.subscribed:
+                self._fetcher.assign([])
+            self._group.subscribe(self._subscribed, self._pattern, self._listener)
+        elif self._cluster.version >= 0:
+            self._on_metadata()
+
+    def unsubscribe(self) -> None:
+        """Read nothing any more, and leave the group; what was handed out is committed if auto commit is on."""
+        self._subscribed, self._pattern = [], None
+        if self._group is not None:
+            self._group.unsubscribe()
+        self._fetcher.assign([])
+
     def assign(self, partitions: Iterable[tuple[str, int]]) -> None:
-        """Read exactly these (topic, partition), keeping the positions of those read already."""
-        self._subscribed = []
-        self._fetcher.assign(TopicPartition(*item) for item in partitions)
+        """Read exactly these (topic, partition), keeping the positions of those read already.
+
+        With a `group_id` they begin where it has committed; the group does not share them out.
+        """
+        if self._group is not None and self._group.subscribed:
+            raise UsageError("the group says what is read; `unsubscribe` first")
+        self._subscribed, self._pattern = [], None
+        names = [TopicPartition(*item) for item in partitions]
+        new = [name for name in dict.fromkeys(names) if name not in self._fetcher.positions]
+        self._fetcher.assign(names)
+        if self._group is not None and new:
+            self._group.start_at_committed(new)
 
     def assignment(self) -> list[TopicPartition]:
-        """Return what is read; empty until metadata of subscribed topics has come."""
+        """Return what is read; empty until metadata of subscribed topics has come, or the group has said."""
         return list(self._fetcher.positions)
 
     def partitions_for(self, topic: str, timeout_ms: int = 5000) -> list[int]:
@@ -209,6 +314,80 @@ class Consumer:
         """Return per partition how many records below the high watermark, as last heard, were not handed out yet."""
         return {name: position.lag_records for name, position in self._fetcher.positions.items()}
 
+    # ---- committing --------------------------------------------------------------------------------------------------
+
+    def commit(
+        self,
+        offsets: Mapping[tuple[str, int], int | tuple[int, str]] | Record | None = None,
+        *,
+        metadata: str = "",
+        timeout_ms: int = CALL_TIMEOUT_MS,
+    ) -> None:
+        """Commit offsets and wait until that is stored: as durable as an acknowledged record.
+
+        Args:
+            offsets: By (topic, partition) the next record to read, or that and some text; a Record commits that it, and
+                all before it, is done. None: everything that was handed out.
+            metadata: Text kept with each offset that brings none.
+        Raises:
+            CommitFailed: the group has given a partition to others.
+            RemoteError, RequestTimedOut: it was refused, or not answered in time.
+        """
+        self._in_group().commit(self._to_commit(offsets, metadata), timeout_ms=timeout_ms)
+
+    def commit_async(
+        self,
+        offsets: Mapping[tuple[str, int], int | tuple[int, str]] | Record | None = None,
+        on_commit: OnCommit | None = None,
+        *,
+        metadata: str = "",
+    ) -> None:
+        """Commit without waiting. A later `poll` calls `on_commit(offsets, error)`, the error None if it is stored."""
+        self._in_group().commit_async(self._to_commit(offsets, metadata), on_commit)
+
+    def committed(
+        self, partitions: Iterable[tuple[str, int]], timeout_ms: int = CALL_TIMEOUT_MS
+    ) -> dict[TopicPartition, Committed | None]:
+        """Return what the group has committed for these partitions, None where nothing is.
+
+        Raises:
+            RemoteError, RequestTimedOut: the coordinator refused, or did not answer in time.
+        """
+        names = [TopicPartition(*item) for item in partitions]
+        self._know({name.topic for name in names}, timeout_ms)
+        return self._in_group().committed(names, timeout_ms=timeout_ms)
+
+    def _in_group(self) -> GroupConsumer:
+        if self._closed:
+            raise UsageError("the consumer is closed")
+        if self._group is None:
+            raise UsageError("offsets are committed in a group; give a group_id")
+        return self._group
+
+    def _to_commit(
+        self, offsets: Mapping[tuple[str, int], int | tuple[int, str]] | Record | None, metadata: str
+    ) -> dict[TopicPartition, Committed]:
+        if offsets is None:
+            found = self._in_group().positions()
+            return {name: item._replace(metadata=metadata) for name, item in found.items()}
+        if isinstance(offsets, Record):
+            offsets = {(offsets.topic, offsets.partition): offsets.offset + 1}
+        wanted = {
+            TopicPartition(*name): Committed(item, metadata) if isinstance(item, int) else Committed(*item)
+            for name, item in offsets.items()
+        }
+        for name, item in wanted.items():
+            if item.offset < 0:
+                raise UsageError(f"{name.topic}-{name.partition}: offset {item.offset} is negative")
+        self._know({name.topic for name in wanted}, CALL_TIMEOUT_MS)
+        return wanted
+
+    def _know(self, topics: set[str], timeout_ms: int) -> None:
+        """Hold metadata of topics."""
+        self._cluster.want(topics)
+        cluster = self._cluster
+        self._wait(lambda: topics <= cluster.topics.keys() | cluster.missing.keys(), timeout_ms, "metadata")
+
     # ---- reading -----------------------------------------------------------------------------------------------------
 
     def poll(self, timeout_ms: int = 0, max_records: int = 500) -> list[Record]:
@@ -272,14 +451,20 @@ class Consumer:
 
     def _await_buffer(self, timeout_ms: int) -> None:
         fetcher, cluster = self._fetcher, self._cluster
+        if self._closed:
+            raise UsageError("the consumer is closed")
+        if self._group is not None:
+            cluster.poll()
+            self._group.poll()
+            self._group.auto_commit()
         fetcher.raise_fault()
         if fetcher.buffer:
             return
-        if self._closed:
-            raise UsageError("the consumer is closed")
         deadline_ns = time.monotonic_ns() + timeout_ms * 1_000_000
         while True:
             cluster.poll()
+            if self._group is not None:
+                self._group.poll()
             fetcher.fill()
             fetcher.raise_fault()
             if fetcher.buffer:
@@ -287,9 +472,8 @@ class Consumer:
             left_ms = (deadline_ns - time.monotonic_ns()) // 1_000_000
             if left_ms <= 0:
                 return
-            cluster.wait(
-                min(left_ms, max(1, cluster.deadline_ms() - monotonic_ms()), 100 if cluster.version >= 0 else 5)
-            )
+            idle_ms = 5 if cluster.version < 0 or (self._group is not None and self._group.busy) else 100
+            cluster.wait(min(left_ms, max(1, cluster.deadline_ms() - monotonic_ms()), idle_ms))
 
     def _wait(self, done: Any, timeout_ms: int, what: str) -> None:
         deadline_ms = monotonic_ms() + timeout_ms
@@ -297,6 +481,8 @@ class Consumer:
             if monotonic_ms() >= deadline_ms:
                 raise TimeoutError(f"no broker could tell {what} within {timeout_ms} ms")
             self._cluster.poll()
+            if self._group is not None:
+                self._group.poll()
             self._fetcher.fill()
             if not done():
                 self._cluster.wait(5)
@@ -316,8 +502,10 @@ class Consumer:
             position.seek(position.offset, position.epoch)
 
     def close(self) -> None:
-        """Close sockets and maps; arrays handed out stay valid."""
+        """Commit what was handed out if auto commit is on, leave the group, close; arrays handed out stay valid."""
         if not self._closed:
+            if self._group is not None:
+                self._group.close()
             self._closed = True
             self._fetcher.close()
             self._cluster.close()
@@ -333,8 +521,10 @@ class Consumer:
             return
         leave_to_parent(self._cluster, self._fetcher)
         old, faults = self._fetcher.positions, self._fetcher.faults()
+        group = self._group
+        leave_to_parent(group)
         self._start()
-        if old:
+        if old and not (group is not None and group.subscribed):
             self._fetcher.assign(old)
             for name, position in old.items():
                 mine = self._fetcher.positions[name]
@@ -342,5 +532,5 @@ class Consumer:
                 mine.timestamp_ms, mine.paused = position.timestamp_ms, position.paused
                 mine.topic_id = position.topic_id  # another one met now means that the topic was created anew
             self._fetcher.tell(faults)
-        if self._subscribed:
-            self._cluster.want(self._subscribed)
+        if self._subscribed or self._pattern is not None:
+            self._subscribe()

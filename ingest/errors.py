@@ -7,7 +7,8 @@ ForebayError
 ├── DeserializationError     the caller's deserializer raised; names the record, which `seek` can pass
 ├── BufferFull               the caller is faster than the brokers and asked not to wait
 ├── RemoteError              a broker said no; carries Kafka's code, `retriable` and `definite`
-│   └── Fenced               someone newer took over: stop
+│   ├── Fenced               someone newer took over: stop
+│   └── CommitFailed         the group has given the partitions to others: what was read is read again
 ├── TransportError           no answer: the outcome is unknown
 │   └── RequestTimedOut
 ├── ProtocolError            the peer broke the protocol: close that connection
@@ -81,6 +82,10 @@ class RemoteError(ForebayError):
 
 class Fenced(RemoteError):
     """Someone newer took over this producer, leader or broker."""
+
+
+class CommitFailed(RemoteError):
+    """Offsets can't be committed: the group has gone on without this member, others read on from its last commit."""
 
 
 class TransportError(ForebayError):

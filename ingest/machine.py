@@ -29,3 +29,8 @@ def stat_fields(path: Path) -> list[bytes] | None:
         return path.read_bytes().rsplit(b")", 1)[1].split()
     except (OSError, IndexError):
         return None
+
+
+def pid_namespace() -> int:
+    """Return the inode of the namespace in which this process's pid is its number."""
+    return Path("/proc/self/ns/pid").stat().st_ino

@@ -8,6 +8,7 @@ from ingest.errors import RemoteError
 from ingest.limits import LIMITS
 from ingest.wire.codes import ErrorCode
 
+CONSUMER_OFFSETS = "__consumer_offsets"
 _LEGAL = re.compile(r"[a-zA-Z0-9._-]+")
 _SHOWN_CHARS = 60
 
@@ -26,9 +27,14 @@ def why_illegal(name: str) -> str:
     return ""
 
 
+def is_internal(name: str) -> bool:
+    """Tell whether a topic is the brokers' own: they alone write to it."""
+    return name.startswith("__")
+
+
 def why_internal(name: str) -> str:
     """Return why clients may not create a topic of this name, or an empty string."""
-    if name.startswith("__"):
+    if is_internal(name):
         return f"topic name {name!r} is internal: names that begin with '__' are the brokers' own"
     return ""
 

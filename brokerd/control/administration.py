@@ -9,6 +9,7 @@ from brokerd.control.records import Change
 from brokerd.control.topics import Cluster, Refused
 from ingest.wire.codes import ErrorCode
 from ingest.wire.frames import api_key_of
+from ingest.wire.message import Message
 from ingest.wire.messages import (
     AlterConfigsRequest,
     AlterConfigsResponse,
@@ -25,7 +26,6 @@ from ingest.wire.messages import (
     DrainBrokerResponse,
     ElectLeadersRequest,
     ElectLeadersResponse,
-    Message,
 )
 
 

@@ -40,6 +40,7 @@ from brokerd.control.sessions import ParkedHeartbeat, Sessions
 from brokerd.control.topics import Cluster, Refused
 from ingest.latency import LatencyRecorder
 from ingest.wire.codes import ErrorCode
+from ingest.wire.message import Message
 from ingest.wire.messages import (
     VERSION_MAX,
     VERSION_MIN,
@@ -60,7 +61,6 @@ from ingest.wire.messages import (
     ControlledShutdownResponse,
     DescribeConfigsRequest,
     DescribeConfigsResponse,
-    Message,
     MetadataRequest,
 )
 from replicas.balance import imbalanced, preferred

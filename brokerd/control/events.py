@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from brokerd.control.records import Change
 from ingest.wire.codes import ErrorCode
-from ingest.wire.messages import Message
+from ingest.wire.message import Message
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from brokerd.control.limits import ControlLimits
 from brokerd.control.records import Change, DeletedTopicRecord, PartitionRecord, Put, Remove, TopicRecord
 from ingest.errors import ConfigError
 from ingest.topic_config import parse_topic_configs
-from ingest.topic_name import collision_key, why_illegal, why_internal
+from ingest.topic_name import CONSUMER_OFFSETS, collision_key, is_internal, why_illegal, why_internal
 from ingest.wire.codes import ErrorCode
 from ingest.wire.messages import (
     CreatePartitionsRequest,
@@ -26,6 +26,9 @@ from ingest.wire.messages import (
 from replicas.balance import preferred
 from replicas.placement import Load, default_replication_factor, place, replication_factor_max
 from replicas.reassignment import target
+
+# Nothing is deleted for its age: what counts is the latest record under each key.
+OFFSETS_TOPIC_CONFIGS = {"retention.ms": "-1", "retention.bytes": "-1", "segment.bytes": str(16 << 20)}
 
 
 class Refused(Exception):
@@ -68,6 +71,7 @@ def create_topics(
         try:
             if names[new.name] > 1:
                 raise Refused(ErrorCode.INVALID_REQUEST, "the request names this topic twice")
+            new = _as_it_should_be(cluster.configs, new)
             _check_name(cluster.image, new.name, taken)
             records = _new_topic(cluster, new, topic_id, total, load, placement_start)
         except Refused as refused:
@@ -120,6 +124,8 @@ def delete_topics(cluster: Cluster, request: DeleteTopicsRequest, version: int) 
         topic = image.topic(name)
         if topic is None:
             code, text = ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, "there is no such topic"
+        elif is_internal(name):
+            code, text = ErrorCode.INVALID_REQUEST, f"{name} is the brokers' own: all committed offsets would be gone"
         elif names[name] > 1:
             code, text = ErrorCode.INVALID_REQUEST, "the request names this topic twice"
         elif room <= 0:
@@ -155,8 +161,18 @@ def check_topic_configs(configs: EffectiveConfigs, own: dict[str, str], replicat
         )
 
 
+def _as_it_should_be(configs: EffectiveConfigs, new: NewTopic) -> NewTopic:
+    """Return the topic of committed offsets as settings want it, whoever asks for it; any other as it is asked for."""
+    if new.name != CONSUMER_OFFSETS:
+        return new
+    if (new.partitions, new.replication_factor, new.configs) != (-1, -1, {}):
+        raise Refused(ErrorCode.INVALID_REQUEST, f"{new.name} is created by offsets.topic.… settings alone")
+    factor = configs.number("offsets.topic.replication.factor") or -1
+    return NewTopic(new.name, configs.number("offsets.topic.num.partitions"), factor, OFFSETS_TOPIC_CONFIGS)
+
+
 def _check_name(image: ClusterImage, name: str, taken: dict[str, str]) -> None:
-    reason = why_illegal(name) or why_internal(name)
+    reason = why_illegal(name) or ("" if name == CONSUMER_OFFSETS else why_internal(name))
     if reason:
         raise Refused(ErrorCode.INVALID_TOPIC_EXCEPTION, reason)
     if name in image.topic_ids:
@@ -221,6 +237,8 @@ def _more_partitions(
     topic = cluster.image.topic(new.name)
     if topic is None:
         raise Refused(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, "there is no such topic")
+    if is_internal(new.name):
+        raise Refused(ErrorCode.INVALID_REQUEST, f"{new.name} keeps its partitions, or groups would be lost")
     present = cluster.image.partitions[topic.topic_id]
     if new.total_count <= len(present):
         raise Refused(

@@ -12,6 +12,7 @@ import zmq
 
 from brokerd.config import BrokerConfig
 from brokerd.serving.controller_connection import ControllerConnection
+from brokerd.serving.member_processes import MemberProcesses
 from brokerd.serving.outbox import Answer, Peer
 from brokerd.serving.peers import PeerConnections
 from brokerd.serving.produce import PARKED_MAX
@@ -88,6 +89,7 @@ class _Loop:
         self._for_clients = 0  # how many of the routers, which come first
         self._poller = zmq.Poller()
         self._peers = PeerConnections(self._context, self._poller, config.machine)
+        self._members = MemberProcesses(self._poller, config.machine)
         self._controller = ControllerConnection(self._context, self._poller, config.controller_endpoint)
         self._flushed_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._flusher = Flusher(lambda: os.eventfd_write(self._flushed_fd, 1))
@@ -127,7 +129,7 @@ class _Loop:
             while True:
                 now_ms = time.monotonic_ns() // 1_000_000
                 wait_ms = max(0, min(POLL_MS_MAX, handler.next_deadline_ms() - now_ms))
-                if handler.partitions.pending:
+                if handler.partitions.pending or handler.groups.loading:
                     wait_ms = 0
                 if self._held:
                     wait_ms = min(wait_ms, HELD_RETRY_MS)
@@ -138,6 +140,7 @@ class _Loop:
         finally:
             self._flusher.close()
             self._peers.close_all()
+            self._members.close()
             for router in self._routers:
                 router.close(linger=100)
             self._controller.close()
@@ -167,9 +170,13 @@ class _Loop:
         for index, router in enumerate(self._routers):
             if router in ready:
                 self._receive(index, router, now_ms)
+        for member in self._members.ended(ready):
+            handler.groups.process_ended(*member, now_ms)
         handler.tick(now_ms)
         handler.apply_some(now_ms)
-        for unflushed in handler.settle(now_ms):
+        handler.groups.load_some(now_ms)
+        self._watch_members(now_ms)
+        for unflushed in handler.settle(now_ms, time.time_ns() // 1_000_000):
             self._flusher.request(unflushed)
         self._maintain(now_ms)
         self._scrub(now_ms)
@@ -307,6 +314,14 @@ class _Loop:
             self._refusal = link.refusal
             if self._refusal:
                 log.error("the controller does not register this broker; it goes on asking", reason=self._refusal)
+
+    def _watch_members(self, now_ms: int) -> None:
+        groups = self._handler.groups
+        alive, ended = self._members.carry_out(groups.take_watches())
+        for member in alive:
+            groups.process_watched(*member)
+        for member in ended:
+            groups.process_ended(*member, now_ms)
 
     def _scrub(self, now_ms: int) -> None:
         if now_ms >= self._scrub_at_ms:

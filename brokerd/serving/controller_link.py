@@ -12,6 +12,7 @@ from brokerd.serving.outbox import Peer
 from ingest.errors import ProtocolError, RemoteError
 from ingest.wire.codes import ErrorCode
 from ingest.wire.frames import Response, api_key_of, decode_body, encode_request
+from ingest.wire.message import Message
 from ingest.wire.messages import (
     AllocateProducerIdsRequest,
     AllocateProducerIdsResponse,
@@ -27,7 +28,6 @@ from ingest.wire.messages import (
     ControlledShutdownResponse,
     DamagedReplica,
     LeaderlessEnd,
-    Message,
     MetadataResponse,
 )
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ingest.wire.codes import ErrorCode
 from ingest.wire.frames import encode_response
-from ingest.wire.messages import Message
+from ingest.wire.message import Message
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer

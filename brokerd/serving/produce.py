@@ -7,6 +7,7 @@ from brokerd.serving.outbox import Outbox, Peer
 from brokerd.serving.parked import ParkedProduce
 from brokerd.serving.partition import Find, Partition
 from ingest.errors import CorruptBatch, DiskFull, LogDirOffline, RemoteError, StorageError, UnsupportedFormat
+from ingest.topic_name import is_internal
 from ingest.wire.codes import ErrorCode
 from ingest.wire.frames import Request
 from ingest.wire.messages import ProducedPartition, ProducePartition, ProduceRequest, ProduceResponse
@@ -73,6 +74,9 @@ class ProduceRoom:
         found = self._find(item.topic_id, item.partition)
         if isinstance(found, ErrorCode):
             return self._failed(found, ""), None, -1
+        if is_internal(found.topic):
+            text = f"{found.topic} is the brokers' own"
+            return self._failed(ErrorCode.INVALID_TOPIC_EXCEPTION, text), None, -1
         code = found.check_epoch(item.leader_epoch)
         if code:
             return self._failed(code, f"leader epoch is {found.log.leader_epoch}"), None, -1

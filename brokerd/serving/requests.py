@@ -26,6 +26,7 @@ from brokerd.serving.controller_link import (
     Unanswered,
 )
 from brokerd.serving.fetch import FetchRoom
+from brokerd.serving.groups import GROUP_APIS, GroupRoom
 from brokerd.serving.hosted import HostedPartitions
 from brokerd.serving.insync import InSyncSets
 from brokerd.serving.offsets import OffsetsRoom
@@ -37,6 +38,7 @@ from brokerd.serving.replica_fetch import ReplicaFetchRoom
 from brokerd.serving.unsent import UnsentAnswers
 from ingest.errors import Fenced, ProtocolError, RemoteError
 from ingest.limits import LIMITS
+from ingest.topic_name import CONSUMER_OFFSETS
 from ingest.wire.codes import ErrorCode
 from ingest.wire.frames import Request, Response, decode_body, encode_raw_response, encode_request
 from ingest.wire.messages import (
@@ -79,6 +81,7 @@ PEER_APIS = frozenset({ApiKey.FETCH, ApiKey.API_VERSIONS})  # what brokers ask e
 LAG_MAX_MS = 3000  # replica.lag.time.max.ms
 FORWARDED_MAX = 256  # requests that wait for the controller, all peers together
 REFUSAL_TELL_MS = 10_000  # clients ask again and again
+OFFSETS_TOPIC_RETRY_MS = 1000
 PARKED_MAX = 4096  # producers that wait for an id; more are told to come back
 
 
@@ -129,6 +132,7 @@ class RequestHandler:
             unsent,
             self.partitions.leader_throttle,
         )
+        self.groups = GroupRoom(self.outbox, f"{config.broker_id}-{directory.incarnation}")
         self.in_sync = InSyncSets(LAG_MAX_MS)
         self.remaining: int | None = None
         self.view = ClusterView(self.outbox)
@@ -139,6 +143,7 @@ class RequestHandler:
         self._registered_version = -1
         self._damage_told = 0
         self._refusal_told_ms = -REFUSAL_TELL_MS
+        self._offsets_topic_wanted_ms = 0
 
     # ---- requests ----------------------------------------------------------------------------------------------------
 
@@ -169,6 +174,9 @@ class RequestHandler:
                 versions, self._config.broker_id, self._config.cluster_id, self._directory.incarnation
             )
             self.outbox.answer(peer, request.correlation_id, body)
+        elif api_key in GROUP_APIS:
+            self.groups.handle(peer, request, now_ms, wall_ms)
+            self._want_offsets_topic(now_ms)
         elif api_key in FORWARDED:
             self._forward(peer, request, now_ms)
         else:
@@ -206,6 +214,14 @@ class RequestHandler:
             self._take(self.link.forward(_NOBODY, 0, topics, now_ms, timeout_ms), now_ms)
         self.view.handle(peer, request, now_ms, wait_for_creation=create)
 
+    def _want_offsets_topic(self, now_ms: int) -> None:
+        """Create the topic of committed offsets once somebody asks for a group; who asks comes again."""
+        if self.groups.wanted and now_ms >= self._offsets_topic_wanted_ms:
+            self._offsets_topic_wanted_ms = now_ms + OFFSETS_TOPIC_RETRY_MS
+            topics = CreateTopicsRequest([NewTopic(CONSUMER_OFFSETS)])
+            self._take(self.link.forward(_NOBODY, 0, topics, now_ms, OFFSETS_TOPIC_RETRY_MS), now_ms)
+        self.groups.wanted = False
+
     def _init_producer_id(self, peer: Peer, request: Request, now_ms: int) -> None:
         body: InitProducerIdRequest = request.body
         if body.producer_id > LIMITS.producer_id_max:
@@ -231,11 +247,14 @@ class RequestHandler:
 
     # ---- the log moves -----------------------------------------------------------------------------------------------
 
-    def settle(self, now_ms: int) -> list[Log]:
+    def settle(self, now_ms: int, wall_ms: int) -> list[Log]:
         """Draw the consequences of what was appended or has changed hands; return the logs whose flush is awaited.
 
         Followers get it while it is being flushed here. Where no flush is awaited, the high watermark moves now.
         """
+        self.groups.store(wall_ms)
+        self.produce.touched |= self.groups.touched
+        self.groups.touched = {}
         touched, self.produce.touched = self.produce.touched, {}
         unflushed = []
         for partition in touched:
@@ -263,6 +282,8 @@ class RequestHandler:
     def _moved(self, partition: Partition, now_ms: int) -> None:
         """Answer who waited for the partition's marks, which have moved."""
         self.produce.committed(partition)
+        if partition.topic == CONSUMER_OFFSETS:
+            self.groups.committed(partition)
         self.followers.advanced(partition, now_ms)
         if partition.fetches:
             self.fetch.moved(partition)
@@ -352,6 +373,7 @@ class RequestHandler:
         self.fetch.expire(now_ms)
         self.followers.expire(now_ms)
         self.view.expire(now_ms)
+        self.groups.tick(now_ms)
         self._take(self.link.tick(now_ms), now_ms)
         self._confirm(now_ms)
         if self._producer_ids.low:
@@ -370,10 +392,14 @@ class RequestHandler:
         for partition in applied.touched:  # what a takeover found must be flushed before it counts
             self.produce.touched[partition] = None
             self.followers.recount(partition, now_ms)
+            if partition.topic == CONSUMER_OFFSETS and partition.leadership is not None:
+                self.groups.lead(partition)
         for partition in applied.ended:
             self.produce.abandon(partition, ErrorCode.REQUEST_TIMED_OUT, "the partition moved or was deleted")
             self.fetch.abandon(partition)
             self.followers.ended(partition, now_ms)
+            if partition.topic == CONSUMER_OFFSETS and partition.leadership is None:
+                self.groups.end(partition)
         if self.partitions.is_applied():
             self._take(self.link.applied(self.partitions.version, now_ms), now_ms)
             snapshot = self.partitions.snapshot
@@ -383,6 +409,7 @@ class RequestHandler:
             selects = bool(snapshot.broker_configs.get("replica.selector.class"))
             self.fetch.racks = {b.broker_id: b.rack for b in snapshot.brokers if selects and b.alive}
             self.followers.tells_marks = selects
+            self.groups.update(snapshot)
             self.view.update(snapshot)
 
     def shut_down(self, now_ms: int) -> None:
@@ -397,6 +424,7 @@ class RequestHandler:
             self.fetch.next_deadline_ms(),
             self.followers.next_deadline_ms(),
             self.view.next_deadline_ms(),
+            self.groups.next_deadline_ms(),
             *(puller.deadline_ms() for puller in self.partitions.pullers.values()),
         ):
             if due is not None:

@@ -24,7 +24,8 @@ from ingest.limits import LIMITS
 from ingest.machine import machine_id
 from ingest.wire.codes import ErrorCode
 from ingest.wire.frames import api_key_of, decode_body, encode_request
-from ingest.wire.messages import ApiKey, BrokerMetadata, Message, MetadataRequest, MetadataResponse, TopicMetadata
+from ingest.wire.message import Message
+from ingest.wire.messages import ApiKey, BrokerMetadata, MetadataRequest, MetadataResponse, TopicMetadata
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -38,7 +39,7 @@ OLDER_MS = 10_000  # a broker may be behind another; if all are for so long, the
 SILENCE_MS = 3_000
 SLOW_MS = 1_000  # without an answer for so long: perhaps the broker stands still, and others know who took its place
 ANY_BROKER = -1
-_MAY_WAIT = (ApiKey.METADATA, ApiKey.FETCH)
+_MAY_WAIT = (ApiKey.METADATA, ApiKey.FETCH, ApiKey.JOIN_GROUP, ApiKey.SYNC_GROUP, ApiKey.HEARTBEAT)
 NAMES_CHARS_MAX = 32_768  # of topics in one request, whose header may take 64 KiB
 
 
@@ -256,7 +257,7 @@ class Cluster:
     def _to_poll(self) -> list[tuple[Connection, bool]]:
         """Return the connections that may have something, and whether it may be news of their broker."""
         unsure, self._unsure = self._unsure, {}
-        readable = {self._fds[fd] for fd, _ in self._epoll.poll(0)}
+        readable = {self._fds[fd] for fd, _ in self._epoll.poll(0) if fd in self._fds}
         return [(connection, True) for connection in readable] + [
             (connection, False) for connection in unsure if connection not in readable
         ]
@@ -284,6 +285,10 @@ class Cluster:
         """Sleep until an answer may have come or the time is over; `poll` found nothing before. Thread: any."""
         return bool(self._epoll.poll(max(0, timeout_ms) / 1000))
 
+    def watch(self, fd: int) -> None:
+        """Have `wait` end when this descriptor is readable, too; who gave it reads it."""
+        self._epoll.register(fd, select.EPOLLIN)
+
     def deadline_ms(self) -> int:
         """Return when `poll` is due at the latest."""
         due = self._next_deadline_ms
@@ -302,6 +307,12 @@ class Cluster:
         if auto_create:
             self._auto_create |= new
         self.refresh()
+
+    def want_all(self) -> None:
+        """Keep metadata of all topics from now on."""
+        if not self._all_topics:
+            self._all_topics = True
+            self.refresh()
 
     def refresh(self) -> None:
         """Ask for metadata at the next `poll`, without waiting for a newer version."""

@@ -10,13 +10,13 @@ import msgspec
 from ingest.errors import ProtocolError, RemoteError
 from ingest.limits import LIMITS, Limits
 from ingest.wire.codes import ErrorCode, error_from_code
+from ingest.wire.message import Message
 from ingest.wire.messages import (
     REQUESTS,
     RESPONSES,
     VERSION_MAX,
     VERSION_MIN,
     ApiKey,
-    Message,
     RequestHeader,
     ResponseHeader,
 )

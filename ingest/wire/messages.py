@@ -14,6 +14,9 @@ from enum import IntEnum
 
 import msgspec
 
+from ingest.wire import group_messages as groups
+from ingest.wire.message import Message
+
 EARLIEST_TIMESTAMP = -2
 LATEST_TIMESTAMP = -1
 
@@ -26,6 +29,15 @@ class ApiKey(IntEnum):
     LIST_OFFSETS = 2
     METADATA = 3
     CONTROLLED_SHUTDOWN = 7
+    OFFSET_COMMIT = 8
+    OFFSET_FETCH = 9
+    FIND_COORDINATOR = 10
+    JOIN_GROUP = 11
+    HEARTBEAT = 12
+    LEAVE_GROUP = 13
+    SYNC_GROUP = 14
+    DESCRIBE_GROUPS = 15
+    LIST_GROUPS = 16
     API_VERSIONS = 18
     CREATE_TOPICS = 19
     DELETE_TOPICS = 20
@@ -34,8 +46,10 @@ class ApiKey(IntEnum):
     DESCRIBE_CONFIGS = 32
     ALTER_CONFIGS = 33
     CREATE_PARTITIONS = 37
+    DELETE_GROUPS = 42
     ELECT_LEADERS = 43
     ALTER_PARTITION_REASSIGNMENTS = 45
+    OFFSET_DELETE = 47
     ALTER_PARTITION = 56
     BROKER_REGISTRATION = 62
     BROKER_HEARTBEAT = 63
@@ -56,10 +70,6 @@ BROKER_APIS = frozenset(
 
 VERSION_MIN = 0
 VERSION_MAX = 0
-
-
-class Message(msgspec.Struct, array_like=True, frozen=True):
-    """Base of everything that crosses a socket."""
 
 
 class RequestHeader(Message, frozen=True):
@@ -653,6 +663,17 @@ REQUESTS: dict[int, type[Message]] = {
     ApiKey.FETCH: FetchRequest,
     ApiKey.LIST_OFFSETS: ListOffsetsRequest,
     ApiKey.METADATA: MetadataRequest,
+    ApiKey.OFFSET_COMMIT: groups.OffsetCommitRequest,
+    ApiKey.OFFSET_FETCH: groups.OffsetFetchRequest,
+    ApiKey.FIND_COORDINATOR: groups.FindCoordinatorRequest,
+    ApiKey.JOIN_GROUP: groups.JoinGroupRequest,
+    ApiKey.HEARTBEAT: groups.HeartbeatRequest,
+    ApiKey.LEAVE_GROUP: groups.LeaveGroupRequest,
+    ApiKey.SYNC_GROUP: groups.SyncGroupRequest,
+    ApiKey.DESCRIBE_GROUPS: groups.DescribeGroupsRequest,
+    ApiKey.LIST_GROUPS: groups.ListGroupsRequest,
+    ApiKey.DELETE_GROUPS: groups.DeleteGroupsRequest,
+    ApiKey.OFFSET_DELETE: groups.OffsetDeleteRequest,
     ApiKey.API_VERSIONS: ApiVersionsRequest,
     ApiKey.CREATE_TOPICS: CreateTopicsRequest,
     ApiKey.DELETE_TOPICS: DeleteTopicsRequest,
@@ -675,6 +696,17 @@ RESPONSES: dict[int, type[Message]] = {
     ApiKey.FETCH: FetchResponse,
     ApiKey.LIST_OFFSETS: ListOffsetsResponse,
     ApiKey.METADATA: MetadataResponse,
+    ApiKey.OFFSET_COMMIT: groups.OffsetCommitResponse,
+    ApiKey.OFFSET_FETCH: groups.OffsetFetchResponse,
+    ApiKey.FIND_COORDINATOR: groups.FindCoordinatorResponse,
+    ApiKey.JOIN_GROUP: groups.JoinGroupResponse,
+    ApiKey.HEARTBEAT: groups.HeartbeatResponse,
+    ApiKey.LEAVE_GROUP: groups.LeaveGroupResponse,
+    ApiKey.SYNC_GROUP: groups.SyncGroupResponse,
+    ApiKey.DESCRIBE_GROUPS: groups.DescribeGroupsResponse,
+    ApiKey.LIST_GROUPS: groups.ListGroupsResponse,
+    ApiKey.DELETE_GROUPS: groups.DeleteGroupsResponse,
+    ApiKey.OFFSET_DELETE: groups.OffsetDeleteResponse,
     ApiKey.API_VERSIONS: ApiVersionsResponse,
     ApiKey.CREATE_TOPICS: CreateTopicsResponse,
     ApiKey.DELETE_TOPICS: DeleteTopicsResponse,

@@ -85,32 +85,36 @@ def consume(
         are no UTF-8.
     """
     from ingest.consumer import Consumer
-    from ops.cli.start_offset import parse_start_offset
+    from ops.cli.start_offset import StartOffset, Whence, parse_start_offset
     from ops.config.paths import resolve_data_dir
 
     wanted = list(dict.fromkeys([*names, *more_names]))
-    if group is not None:
-        raise Failed(
-            f"-g {group}: consumer groups are not built yet.\n"
-            f"Read without one: forebay topic consume {' '.join(map(quote, wanted)) or 'NAME'} -o start{here()}",
-            MISUSED,
-        )
     if not wanted:
         raise click.UsageError("name a topic")
     with reported():
         start = parse_start_offset("start" if from_beginning else offset)
+        if group is not None and (partitions or start not in (StartOffset(Whence.START), StartOffset(Whence.END))):
+            raise Failed(
+                f"-g {group}: the group says which partitions, and its commits where; -o start or end is for those "
+                f"without.\nMove its commits with: forebay group seek {quote(group)} --to start{here()}",
+                MISUSED,
+            )
         write = _writer(output_format, form)
         consumer = Consumer(
             resolve_bootstrap(data_dir, bootstrap),
-            auto_offset_reset="none" if start.whence.value == "offset" else "earliest",
+            group_id=group,
+            auto_offset_reset={Whence.OFFSET: "none", Whence.END: "latest"}.get(start.whence, "earliest"),
             client_id="forebay-cli",
             client_rack=rack,
         )
         try:
             with consumer:
                 chosen = _choose(consumer, wanted, partitions)
-                consumer.assign(chosen)
-                _go_to(consumer, chosen, start)
+                if group is not None:
+                    consumer.subscribe(wanted)
+                else:
+                    consumer.assign(chosen)
+                    _go_to(consumer, chosen, start)
                 damaged = _print_all(consumer, chosen, write, count, exit_at_end, timeout_ms)
         except KeyboardInterrupt:
             raise Failed("interrupted", INTERRUPTED) from None
@@ -197,8 +201,8 @@ def _print_all(
     last_ns = time.monotonic_ns()
     while left is None or left > 0:
         if exit_at_end:
-            ends = {name: end for name, end in ends.items() if consumer.position(*name) < end}
-            if not ends:
+            mine = consumer.assignment()  # in a group others read the rest
+            if mine and all(consumer.position(*name) >= ends.get(name, 0) for name in mine):
                 break
         try:
             records = consumer.poll(POLL_MS, POLL_RECORDS if left is None else min(left, POLL_RECORDS))

@@ -26,9 +26,6 @@ _UNBUILT = {
     "node.id": "-1",
     "log.flush.interval.messages": str(2**63 - 1),
     "log.flush.interval.ms": "",
-    "offsets.topic.num.partitions": "50",
-    "offsets.retention.minutes": "10080",
-    "group.initial.rebalance.delay.ms": "3000",
     "producer.id.expiration.ms": "86400000",
 }
 

@@ -11,7 +11,8 @@ import msgspec
 from ingest.limits import LIMITS
 from ingest.wire import messages
 from ingest.wire.frames import decode_body, decode_request, decode_response, encode_request, encode_response
-from ingest.wire.messages import REQUESTS, RESPONSES, Message
+from ingest.wire.message import Message
+from ingest.wire.messages import REQUESTS, RESPONSES
 from tests.fuzz.decoder import Decoder
 
 _SIMPLE: dict[object, Any] = {int: 7, str: "sensors", bytes: b"0123456789abcdef", bool: True}

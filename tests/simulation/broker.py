@@ -116,7 +116,8 @@ class SimBroker(Process):
         handler, now_ms = self.handler, self.now_ms
         handler.tick(now_ms)
         handler.apply_some(now_ms)
-        for log in handler.settle(now_ms):
+        handler.groups.load_some(now_ms)
+        for log in handler.settle(now_ms, self.world.schedule.wall_ms):
             self._flush(log)
         for log in [partition.log for partition in handler.partitions.all()]:
             behind = log.config.durability == "os" and log.flushed_end < log.end_offset

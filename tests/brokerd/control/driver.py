@@ -11,13 +11,13 @@ from brokerd.control.image import ClusterImage
 from brokerd.control.limits import CONTROL_LIMITS, ControlLimits
 from brokerd.control.records import Put, Record, decode_record, encode_record
 from ingest.wire.codes import ErrorCode
+from ingest.wire.message import Message
 from ingest.wire.messages import (
     BrokerHeartbeatRequest,
     BrokerHeartbeatResponse,
     BrokerRegistrationResponse,
     CreateTopicsRequest,
     LocalPartition,
-    Message,
     MetadataResponse,
     NewTopic,
 )

@@ -23,6 +23,7 @@ from brokerd.control.store import MetadataStore
 from brokerd.control.zookeeper.cluster import ClusterFolder
 from brokerd.control.zookeeper.store import ZookeeperStore
 from ingest.wire.frames import Response, decode_body, decode_response, encode_request
+from ingest.wire.message import Message
 from ingest.wire.messages import (
     ApiKey,
     BrokerHeartbeatRequest,
@@ -31,7 +32,6 @@ from ingest.wire.messages import (
     BrokerRegistrationRequest,
     BrokerRegistrationResponse,
     LocalPartition,
-    Message,
     MetadataResponse,
 )
 

@@ -47,7 +47,7 @@ def names(driver: Driver) -> set[str]:
         (NewTopic("sensör"), ErrorCode.INVALID_TOPIC_EXCEPTION),
         (NewTopic("x" * 250), ErrorCode.INVALID_TOPIC_EXCEPTION),
         (NewTopic("x" * 300), ErrorCode.INVALID_TOPIC_EXCEPTION),
-        (NewTopic("__consumer_offsets"), ErrorCode.INVALID_TOPIC_EXCEPTION),
+        (NewTopic("__transaction_state"), ErrorCode.INVALID_TOPIC_EXCEPTION),
         (NewTopic("site.temperature"), ErrorCode.INVALID_TOPIC_EXCEPTION),  # site_temperature is there
         (NewTopic("site_temperature"), ErrorCode.TOPIC_ALREADY_EXISTS),
         (NewTopic("t", 0), ErrorCode.INVALID_PARTITIONS),

@@ -26,6 +26,7 @@ from brokerd.serving.controller_link import (
 from brokerd.serving.outbox import Peer
 from ingest.wire.codes import ErrorCode
 from ingest.wire.frames import Request, Response, decode_request, decode_response, encode_response
+from ingest.wire.message import Message
 from ingest.wire.messages import (
     AllocateProducerIdsResponse,
     ApiKey,
@@ -36,7 +37,6 @@ from ingest.wire.messages import (
     CreateTopicsRequest,
     DamagedReplica,
     LeaderlessEnd,
-    Message,
     MetadataResponse,
     NewTopic,
 )

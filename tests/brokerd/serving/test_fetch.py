@@ -19,11 +19,11 @@ from brokerd.storage.log import Appended
 from ingest.errors import StorageError
 from ingest.wire.codes import ErrorCode
 from ingest.wire.frames import Request, decode_body, decode_response
+from ingest.wire.message import Message
 from ingest.wire.messages import (
     ApiKey,
     FetchPartition,
     FetchRequest,
-    Message,
     ProducePartition,
     ProduceRequest,
 )

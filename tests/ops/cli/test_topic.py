@@ -184,7 +184,7 @@ def test_trim_deletes_below_an_offset(shell: Shell, ten: str) -> None:
         (["add-partitions", "bad_input", "-p", "1"], 1, "not more"),
         (["delete", "bad_inputt"], 1, "Did you mean bad_input?"),
         (["consume", "bad_inputt"], 1, "does not exist"),
-        (["consume", "bad_input", "-g", "g"], 2, "not built yet"),
+        (["consume", "bad_input", "-g", "g", "-o", "5"], 2, "forebay group seek g"),
         (["consume", "bad_input", "-o", "x"], 2, "-o x"),
         (["consume", "bad_input", "-p", "9"], 2, "no partition 9"),
         (["consume", "bad_input", "-f", "%q"], 2, "%q"),

@@ -91,7 +91,7 @@ def test_gateway_without_a_port_is_none(tmp_path: Path) -> None:
         ('[broker]\n"num.partitions" = "many"', "forebay.toml:2: num.partitions=many: expected a whole number"),
         ('[broker]\n"log.retention.ms" = -2', "forebay.toml:2: log.retention.ms=-2: expected -1 to"),
         ('[broker]\n"auto.create.topics.enable" = 1', "expected true or false"),
-        ('[broker]\n"offsets.retention.minutes" = 5', "offsets.retention.minutes=5 is not supported by this version"),
+        ('[broker]\n"log.flush.interval.ms" = 5', "log.flush.interval.ms=5 is not supported by this version"),
         ('[broker]\n"zookeeper.connect" = "a:2181"', "zookeeper.connect makes this machine one of several"),
         ('[broker]\n"log.cleanup.policy" = "compact"', "is not supported by this version"),
         ('[broker]\n"log.retention.ms" = 1\n[topic-defaults]\n"retention.ms" = 2', "are the same setting; keep one"),

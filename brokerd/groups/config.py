@@ -1,0 +1,18 @@
+"""What groups may do and how long they may take."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class GroupConfig(msgspec.Struct, frozen=True):
+    """Bounds of groups; Kafka's `group.…` and `offset…` settings."""
+
+    initial_rebalance_delay_ms: int = 100
+    session_timeout_ms_min: int = 6_000
+    session_timeout_ms_max: int = 1_800_000
+    members_max: int = 1_000  # group.max.size
+    groups_max: int = 100_000  # of one partition of the topic
+    metadata_chars_max: int = 4_096  # offset.metadata.max.bytes
+    group_chars_max: int = 249
+    offsets_retention_ms: int = 7 * 24 * 3_600_000  # offsets.retention.minutes; -1: for ever

@@ -1,0 +1,115 @@
+"""One member of a group, and what the core asks of the world around it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from brokerd.groups.records import Fact, StoredMember
+from ingest.limits import LIMITS
+from ingest.wire.group_messages import DescribedMember, MemberProcess
+from ingest.wire.message import Message
+
+Token: TypeAlias = Any  # whom to answer; the core only hands it back
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """Tell when a member's process has ended; `process` None: that is of no interest any more."""
+
+    group: str
+    member_id: str
+    process: MemberProcess | None
+
+
+@dataclass(slots=True)
+class Effects:
+    """What is to be done, in this order: store the facts, answer once they are committed, watch processes."""
+
+    facts: list[Fact] = field(default_factory=list)
+    answers: list[tuple[Token, Message]] = field(default_factory=list)
+    watches: list[Watch] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Member:
+    """A member as its coordinator knows it.
+
+    Attributes:
+        protocols: (name, metadata), the one liked best first.
+        heard_ms: When it last said something.
+        joining, syncing, beating: Who waits for the answer to its JoinGroup, SyncGroup or Heartbeat; None: nobody.
+        beat_by_ms: When its Heartbeat is answered at the latest.
+        watched: Its process is watched: silence alone does not mean that it has gone.
+    """
+
+    member_id: str
+    instance_id: str | None
+    client_id: str
+    client_host: str
+    session_timeout_ms: int
+    rebalance_timeout_ms: int
+    protocols: Sequence[tuple[str, bytes]]
+    process: MemberProcess | None
+    heard_ms: int
+    assignment: bytes = b""
+    joining: Token = None
+    syncing: Token = None
+    beating: Token = None
+    beat_by_ms: int = 0
+    watched: bool = False
+
+    def metadata(self, protocol: str) -> bytes:
+        return next((metadata for name, metadata in self.protocols if name == protocol), b"")
+
+    def gone_at_ms(self) -> int:
+        """Return when it counts as gone if nothing is heard of it until then.
+
+        A request that waits is asked again before it is this old; who can be seen to live may be silent for longer.
+        """
+        patience_ms = self.session_timeout_ms
+        if self.watched:
+            patience_ms = max(patience_ms, self.rebalance_timeout_ms)
+        if self.joining is not None or self.syncing is not None:
+            patience_ms += LIMITS.request_timeout_ms_max
+        return self.heard_ms + patience_ms
+
+    def stored(self, protocol: str) -> StoredMember:
+        return StoredMember(
+            self.member_id,
+            self.instance_id,
+            self.client_id,
+            self.client_host,
+            self.session_timeout_ms,
+            self.rebalance_timeout_ms,
+            self.metadata(protocol),
+            self.assignment,
+            self.process,
+        )
+
+    def described(self, protocol: str) -> DescribedMember:
+        return DescribedMember(
+            self.member_id,
+            self.instance_id,
+            self.client_id,
+            self.client_host,
+            self.metadata(protocol),
+            self.assignment,
+        )
+
+
+def loaded(stored: StoredMember, protocol: str, now_ms: int) -> Member:
+    """Return a member found in the log: a new coordinator gives everyone a whole session."""
+    return Member(
+        stored.member_id,
+        stored.instance_id,
+        stored.client_id,
+        stored.client_host,
+        stored.session_timeout_ms,
+        stored.rebalance_timeout_ms,
+        [(protocol, stored.metadata)],
+        stored.process,
+        now_ms,
+        stored.assignment,
+    )

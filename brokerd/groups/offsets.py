@@ -1,0 +1,76 @@
+"""The offsets that groups have committed, and when they are forgotten. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+
+from brokerd.groups.records import Fact, OffsetKey, OffsetValue
+from ingest.wire.group_messages import CommittedOffset
+
+Place = tuple[bytes, int]  # (topic id, partition)
+
+
+class CommittedOffsets:
+    """By group and partition, what was committed last."""
+
+    def __init__(self) -> None:
+        self._groups: dict[str, dict[Place, OffsetValue]] = {}
+        self.count = 0
+
+    def apply(self, key: OffsetKey, value: OffsetValue | None) -> None:
+        """Take a fact; None forgets the offset."""
+        offsets = self._groups.setdefault(key.group, {})
+        place = (key.topic_id, key.partition)
+        self.count -= place in offsets
+        if value is None:
+            offsets.pop(place, None)
+            if not offsets:
+                del self._groups[key.group]
+        else:
+            offsets[place] = value
+            self.count += 1
+
+    def groups(self) -> Collection[str]:
+        """Return the groups that have any."""
+        return self._groups.keys()
+
+    def of(self, group: str) -> dict[Place, OffsetValue]:
+        """Return the offsets of a group by (topic id, partition)."""
+        return self._groups.get(group, {})
+
+    def fetch(self, group: str, places: list[Place] | None) -> list[CommittedOffset]:
+        """Return what is committed, in the order asked for; -1 where nothing is. None: all of the group."""
+        offsets = self.of(group)
+        found = []
+        for place in offsets if places is None else places:
+            value = offsets.get(place)
+            if value is None:
+                found.append(CommittedOffset(*place, -1))
+            else:
+                found.append(CommittedOffset(*place, value.offset, value.leader_epoch, value.metadata))
+        return found
+
+    def forget(self, group: str, places: Collection[Place] | None = None) -> Iterator[Fact]:
+        """Return the facts that forget these offsets of a group, all of them with None."""
+        for place in self.of(group):
+            if places is None or place in places:
+                yield Fact(OffsetKey(group, *place), None)
+
+    def of_topics(self, topic_ids: Collection[bytes]) -> Iterator[Fact]:
+        """Return the facts that forget what was committed to topics that are no more."""
+        for group, offsets in self._groups.items():
+            for place in offsets:
+                if place[0] in topic_ids:
+                    yield Fact(OffsetKey(group, *place), None)
+
+    def expired(self, group: str, since_age_ms: int | None, before_age_ms: int) -> Iterator[Fact]:
+        """Return the facts that forget what was committed before an age and is of no use any more.
+
+        Args:
+            since_age_ms: Since when the group has had no members; None: it never had any, each offset counts by itself.
+        """
+        if since_age_ms is not None and since_age_ms >= before_age_ms:
+            return
+        for place, value in self.of(group).items():
+            if value.age_ms < before_age_ms:
+                yield Fact(OffsetKey(group, *place), None)

@@ -1,0 +1,383 @@
+"""The groups of one partition of `__consumer_offsets`: requests in, facts and answers out. Pure.
+
+What a call decides is in force at once, here; the caller stores its facts and answers once they are committed, with all
+that was decided before them. A store that fails ends the shard: the next one is loaded from what is stored. Source: the
+coordinator runtime of KIP-848; attacks C19 and L10 of the design.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+
+from brokerd.groups.config import GroupConfig
+from brokerd.groups.group import Group, GroupState
+from brokerd.groups.member import Effects, Token
+from brokerd.groups.offsets import CommittedOffsets
+from brokerd.groups.records import AgeKey, AgeValue, Fact, GroupKey, GroupValue, OffsetKey, OffsetValue
+from ingest.wire.codes import ErrorCode
+from ingest.wire.group_messages import (
+    NO_GENERATION,
+    DescribedGroup,
+    HeartbeatRequest,
+    HeartbeatResponse,
+    JoinGroupRequest,
+    JoinGroupResponse,
+    LeaveGroupRequest,
+    LeaveGroupResponse,
+    ListedGroup,
+    OffsetCommitRequest,
+    OffsetCommitResponse,
+    OffsetDeleteRequest,
+    OffsetDeleteResponse,
+    OffsetFetchRequest,
+    OffsetFetchResponse,
+    SyncGroupRequest,
+    SyncGroupResponse,
+)
+
+AGE_EVERY_MS = 3_600_000  # how often the age is stored while nothing else is
+EXPIRE_EVERY_MS = 60_000  # Kafka's offsets.retention.check.interval.ms is ten minutes
+FACTS_AT_ONCE = 10_000  # of those forgotten for their age or with their topic
+
+
+class Shard:
+    """Groups and their offsets. Thread: the broker loop."""
+
+    def __init__(self, config: GroupConfig) -> None:
+        self._config = config
+        self.groups: dict[str, Group] = {}
+        self.offsets = CommittedOffsets()
+        self._age_ms = 0
+        self._age_since_ms = 0
+        self._age_stored_ms = 0
+        self._due: list[tuple[int, str]] = []
+        self._due_at: dict[str, int] = {}
+        self._expire_at_ms = 0
+
+    def configure(self, config: GroupConfig) -> None:
+        """Take other settings."""
+        self._config = config
+        for group in self.groups.values():
+            group.config = config
+
+    # ---- what is stored ----------------------------------------------------------------------------------------------
+
+    def replay(self, fact: Fact, now_ms: int) -> None:
+        """Take a stored fact; of those under one key the latest counts."""
+        match fact:
+            case Fact(key=GroupKey(group=name), value=GroupValue() as value):
+                self.groups[name] = Group(name, self._config)
+                self.groups[name].load(value, now_ms)
+            case _:
+                self._apply(fact)
+        if fact.value is not None:
+            self._age_ms = max(self._age_ms, fact.value.age_ms)
+
+    def _apply(self, fact: Fact) -> None:
+        match fact:
+            case Fact(key=OffsetKey() as key, value=OffsetValue() | None as value):
+                self.offsets.apply(key, value)
+            case Fact(key=GroupKey(group=name), value=None):
+                self.groups.pop(name, None)
+
+    def loaded(self, now_ms: int) -> Effects:
+        """Begin to coordinate: what was replayed is all there is."""
+        self._age_since_ms = now_ms
+        self._age_stored_ms = self._age_ms
+        self._expire_at_ms = now_ms + EXPIRE_EVERY_MS
+        effects = Effects()
+        for group in self.groups.values():
+            group.watch_all(effects)
+            self._schedule(group)
+        return effects
+
+    def age_ms(self, now_ms: int) -> int:
+        """Return for how long the partition has been coordinated, as far as is stored."""
+        return self._age_ms + now_ms - self._age_since_ms
+
+    # ---- membership --------------------------------------------------------------------------------------------------
+
+    def join(
+        self,
+        request: JoinGroupRequest,
+        metadata: Sequence[bytes],
+        token: Token,
+        new_member_id: str,
+        *,
+        client_id: str,
+        now_ms: int,
+    ) -> Effects:
+        """Take a JoinGroup; a group comes to be with its first member."""
+        effects = Effects()
+        group = self.groups.get(request.group)
+        if group is None:
+            code = ErrorCode.NONE
+            if request.member_id:
+                code = ErrorCode.UNKNOWN_MEMBER_ID
+            elif len(self.groups) >= self._config.groups_max:
+                code = ErrorCode.POLICY_VIOLATION
+            if code:
+                effects.answers.append((token, JoinGroupResponse(int(code), request.member_id)))
+                return effects
+            group = Group(request.group, self._config)
+        age_ms = self.age_ms(now_ms)
+        group.join(
+            request,
+            metadata,
+            token,
+            new_member_id,
+            client_id=client_id,
+            now_ms=now_ms,
+            age_ms=age_ms,
+            effects=effects,
+        )
+        if group.members or group.pending:
+            self.groups[group.name] = group
+        self._schedule(group)
+        return effects
+
+    def sync(
+        self, request: SyncGroupRequest, assignments: Mapping[str, bytes], token: Token, *, now_ms: int
+    ) -> Effects:
+        """Take a SyncGroup."""
+        effects = Effects()
+        group = self.groups.get(request.group)
+        if group is None:
+            effects.answers.append((token, SyncGroupResponse(int(ErrorCode.UNKNOWN_MEMBER_ID))))
+        else:
+            group.sync(request, assignments, token, now_ms=now_ms, effects=effects)
+            self._schedule(group)
+        return effects
+
+    def heartbeat(self, request: HeartbeatRequest, token: Token, now_ms: int) -> Effects:
+        """Take a Heartbeat."""
+        effects = Effects()
+        group = self.groups.get(request.group)
+        if group is None:
+            effects.answers.append((token, HeartbeatResponse(int(ErrorCode.UNKNOWN_MEMBER_ID))))
+        else:
+            group.heartbeat(request, token, now_ms=now_ms, effects=effects)
+            if request.max_wait_ms > 0:
+                self._schedule_at(group.name, now_ms + request.max_wait_ms)
+        return effects
+
+    def leave(self, request: LeaveGroupRequest, token: Token, now_ms: int) -> Effects:
+        """Take a LeaveGroup."""
+        effects = Effects()
+        group = self.groups.get(request.group)
+        codes = [ErrorCode.UNKNOWN_MEMBER_ID] * len(request.members)
+        if group is not None:
+            age_ms = self.age_ms(now_ms)
+            codes = [group.leave(one, now_ms=now_ms, age_ms=age_ms, effects=effects) for one in request.members]
+            self._schedule(group)
+        effects.answers.append((token, LeaveGroupResponse(0, [int(code) for code in codes])))
+        return effects
+
+    def process_ended(self, group_name: str, member_id: str, now_ms: int) -> Effects:
+        """A member's process is no more."""
+        effects = Effects()
+        group = self.groups.get(group_name)
+        if group is not None:
+            group.process_ended(member_id, now_ms=now_ms, age_ms=self.age_ms(now_ms), effects=effects)
+            self._schedule(group)
+        return effects
+
+    def watched(self, group_name: str, member_id: str) -> None:
+        """A member's process is seen to live: its end will be told."""
+        group = self.groups.get(group_name)
+        if group is not None and member_id in group.members:
+            group.members[member_id].watched = True
+
+    # ---- offsets -----------------------------------------------------------------------------------------------------
+
+    def commit(
+        self,
+        request: OffsetCommitRequest,
+        unknown_topics: Collection[bytes],
+        token: Token,
+        *,
+        wall_ms: int,
+        now_ms: int,
+    ) -> Effects:
+        """Take an OffsetCommit: of a member under its generation, or of nobody while there are no members."""
+        effects = Effects()
+        code = self._check_commit(request, now_ms)
+        if code:
+            codes = [int(code)] * len(request.offsets)
+            effects.answers.append((token, OffsetCommitResponse(int(code), codes)))
+            return effects
+        age_ms = self.age_ms(now_ms)
+        codes = []
+        for item in request.offsets:
+            if item.topic_id in unknown_topics:
+                codes.append(int(ErrorCode.UNKNOWN_TOPIC_ID))
+            elif len(item.metadata) > self._config.metadata_chars_max:
+                codes.append(int(ErrorCode.OFFSET_METADATA_TOO_LARGE))
+            elif item.offset < 0:
+                codes.append(int(ErrorCode.INVALID_COMMIT_OFFSET_SIZE))
+            else:
+                codes.append(0)
+                value = OffsetValue(item.offset, item.leader_epoch, item.metadata, wall_ms, age_ms)
+                effects.facts.append(Fact(OffsetKey(request.group, item.topic_id, item.partition), value))
+        for fact in effects.facts:
+            self._apply(fact)
+        effects.answers.append((token, OffsetCommitResponse(0, codes)))
+        return effects
+
+    def _check_commit(self, request: OffsetCommitRequest, now_ms: int) -> ErrorCode:
+        group = self.groups.get(request.group)
+        if request.generation == NO_GENERATION and not request.member_id:
+            return ErrorCode.NONE if group is None or group.is_empty else ErrorCode.UNKNOWN_MEMBER_ID
+        if group is None:
+            return ErrorCode.ILLEGAL_GENERATION
+        code = group.check(request.member_id, request.instance_id, request.generation)
+        if not code and group.state is GroupState.COMPLETING:
+            return ErrorCode.REBALANCE_IN_PROGRESS
+        if not code:
+            group.members[request.member_id].heard_ms = now_ms
+        return code
+
+    def fetch(self, request: OffsetFetchRequest) -> OffsetFetchResponse:
+        """Answer an OffsetFetch."""
+        group = self.groups.get(request.group)
+        if request.member_id:
+            code = ErrorCode.UNKNOWN_MEMBER_ID
+            if group is not None:
+                code = group.check(request.member_id, None, request.generation)
+            if code:
+                return OffsetFetchResponse(int(code))
+        return OffsetFetchResponse(0, self.offsets.fetch(request.group, request.partitions))
+
+    def delete_offsets(self, request: OffsetDeleteRequest, subscribed: Collection[bytes], token: Token) -> Effects:
+        """Take an OffsetDelete.
+
+        Args:
+            subscribed: Ids of the topics that members of the group read: their offsets stay.
+        """
+        effects = Effects()
+        if not self.knows(request.group):
+            effects.answers.append((token, OffsetDeleteResponse(int(ErrorCode.GROUP_ID_NOT_FOUND))))
+            return effects
+        codes = [
+            int(ErrorCode.GROUP_SUBSCRIBED_TO_TOPIC if topic_id in subscribed else ErrorCode.NONE)
+            for topic_id, _ in request.partitions
+        ]
+        gone = {place for place, code in zip(request.partitions, codes, strict=True) if not code}
+        self._decide(self.offsets.forget(request.group, gone), effects)
+        effects.answers.append((token, OffsetDeleteResponse(0, codes)))
+        return effects
+
+    def topics_deleted(self, topic_ids: Collection[bytes]) -> Effects:
+        """Forget what was committed to topics that are no more."""
+        effects = Effects()
+        self._decide(self.offsets.of_topics(topic_ids), effects)
+        return effects
+
+    # ---- groups ------------------------------------------------------------------------------------------------------
+
+    def knows(self, group: str) -> bool:
+        """Whether there is such a group: one with members, or with offsets alone."""
+        return group in self.groups or group in self.offsets.groups()
+
+    def listed(self) -> list[ListedGroup]:
+        """Return all groups."""
+        alone = self.offsets.groups() - self.groups.keys()
+        listed = [ListedGroup(group.name, group.protocol_type, group.state.value) for group in self.groups.values()]
+        return listed + [ListedGroup(name, "", GroupState.EMPTY.value) for name in alone]
+
+    def describe(self, name: str) -> DescribedGroup:
+        """Return what is known of one group."""
+        group = self.groups.get(name)
+        if group is not None:
+            return group.described()
+        if self.knows(name):
+            return DescribedGroup(0, name, GroupState.EMPTY.value)
+        return DescribedGroup(int(ErrorCode.GROUP_ID_NOT_FOUND), name)
+
+    def delete(self, names: Sequence[str]) -> tuple[Sequence[ErrorCode], Effects]:
+        """Forget groups that have no members, with their offsets."""
+        effects = Effects()
+        codes = []
+        for name in names:
+            group = self.groups.get(name)
+            if not self.knows(name):
+                codes.append(ErrorCode.GROUP_ID_NOT_FOUND)
+            elif group is not None and not group.is_empty:
+                codes.append(ErrorCode.NON_EMPTY_GROUP)
+            else:
+                codes.append(ErrorCode.NONE)
+                self._decide(self.offsets.forget(name), effects)
+                if group is not None:
+                    self._decide([Fact(GroupKey(name), None)], effects)
+        return codes, effects
+
+    def _decide(self, facts: Iterable[Fact], effects: Effects) -> None:
+        for fact in list(facts):
+            effects.facts.append(fact)
+            self._apply(fact)
+
+    # ---- time --------------------------------------------------------------------------------------------------------
+
+    def next_ms(self) -> int:
+        """Return when `tick` is due."""
+        return min(self._due[0][0] if self._due else self._expire_at_ms, self._expire_at_ms)
+
+    def tick(self, now_ms: int) -> Effects:
+        """Do what time demands: members not heard of, rebalances that take too long, offsets too old."""
+        effects = Effects()
+        age_ms = self.age_ms(now_ms)
+        while self._due and self._due[0][0] <= now_ms:
+            at_ms, name = heapq.heappop(self._due)
+            group = self.groups.get(name)
+            if self._due_at.get(name) != at_ms:
+                continue
+            del self._due_at[name]
+            if group is not None:
+                group.tick(now_ms=now_ms, age_ms=age_ms, effects=effects)
+                self._schedule(group)
+        if now_ms >= self._expire_at_ms:
+            self._expire_at_ms = now_ms + EXPIRE_EVERY_MS
+            self._expire(age_ms, effects)
+        return effects
+
+    def _schedule(self, group: Group) -> None:
+        at_ms = group.next_ms()
+        if at_ms is not None:
+            self._schedule_at(group.name, at_ms)
+        if group.is_empty and group.generation == 0:  # nobody ever joined
+            self.groups.pop(group.name, None)
+
+    def _schedule_at(self, name: str, at_ms: int) -> None:
+        known_ms = self._due_at.get(name)
+        if known_ms is None or at_ms < known_ms:
+            self._due_at[name] = at_ms
+            heapq.heappush(self._due, (at_ms, name))
+
+    def _expire(self, age_ms: int, effects: Effects) -> None:
+        retention_ms = self._config.offsets_retention_ms
+        if retention_ms >= 0:
+            for name in [*self.groups, *(self.offsets.groups() - self.groups.keys())]:
+                group = self.groups.get(name)
+                if group is not None and not group.is_empty:
+                    continue
+                since_ms = None if group is None else group.changed_age_ms
+                self._decide(self.offsets.expired(name, since_ms, age_ms - retention_ms), effects)
+                if group is not None and not self.offsets.of(name) and group.changed_age_ms < age_ms - retention_ms:
+                    self._decide([Fact(GroupKey(name), None)], effects)
+                if len(effects.facts) >= FACTS_AT_ONCE:
+                    break
+        if effects.facts or (self.knows_any and age_ms - self._age_stored_ms >= AGE_EVERY_MS):
+            self._age_stored_ms = age_ms
+            effects.facts.append(Fact(AgeKey(), AgeValue(age_ms)))
+
+    def waiting(self) -> Iterator[Token]:
+        """Return who waits for a rebalance to go on."""
+        for group in self.groups.values():
+            for member in group.members.values():
+                yield from (token for token in (member.joining, member.syncing, member.beating) if token is not None)
+
+    @property
+    def knows_any(self) -> bool:
+        """Whether there is anything whose age matters."""
+        return bool(self.groups) or self.offsets.count > 0

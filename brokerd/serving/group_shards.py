@@ -1,0 +1,171 @@
+"""A led partition of `__consumer_offsets` and its shard: loading it, storing its facts, answering what is committed."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import structlog
+
+from brokerd.groups.config import GroupConfig
+from brokerd.groups.member import Effects, Watch
+from brokerd.groups.records import Fact, decode, encode
+from brokerd.groups.shard import Shard
+from brokerd.serving.outbox import Outbox, Peer
+from brokerd.serving.partition import Partition
+from ingest.errors import CorruptBatch, DiskFull, RemoteError, UnsupportedFormat
+from ingest.records.batch import decode_batch, encode_batch
+from ingest.records.header import hop_headers
+from ingest.wire.codes import ErrorCode
+from ingest.wire.message import Message
+
+if TYPE_CHECKING:
+    from brokerd.storage.log import Log
+
+log = structlog.get_logger()
+
+LOAD_BYTES = 1 << 20  # read between two looks at the sockets: some milliseconds
+FACTS_IN_BATCH = 5_000
+
+
+class HostedShard:
+    """One partition of the topic as long as it is led here under one epoch. Thread: the broker loop.
+
+    Attributes:
+        shard: None until everything stored was read.
+        watches: Processes to watch, and no longer to watch; the owner takes them.
+    """
+
+    def __init__(self, partition: Partition, config: GroupConfig, outbox: Outbox) -> None:
+        self.partition = partition
+        self.leader_epoch = partition.log.leader_epoch
+        self._config = config
+        self._outbox = outbox
+        self.shard: Shard | None = None
+        self.watches: list[Watch] = []
+        self._load_offset = partition.log.start_offset
+        self._load_end = partition.log.end_offset
+        self._found: dict[bytes, bytes | None] = {}
+        self._facts: list[Fact] = []
+        self._undecided: list[tuple[Peer, int, Message]] = []
+        self._waiting: deque[tuple[int, Peer, int, Message]] = deque()
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the partition is still led here under the epoch it was loaded for."""
+        return self.partition.leadership is not None and self.partition.log.leader_epoch == self.leader_epoch
+
+    def configure(self, config: GroupConfig) -> None:
+        """Take other settings."""
+        self._config = config
+        if self.shard is not None:
+            self.shard.configure(config)
+
+    @property
+    def waiting(self) -> int:
+        """How many answers wait for what was decided before them to be committed."""
+        return len(self._waiting) + len(self._undecided)
+
+    # ---- loading -----------------------------------------------------------------------------------------------------
+
+    def load_some(self, now_ms: int) -> None:
+        """Read the next stretch of what is stored; at its end begin to coordinate.
+
+        Cost: a megabyte, and at the end decoding the latest record under each key.
+        """
+        source = self.partition.log
+        if self._load_offset < self._load_end:
+            try:
+                self._read(source)
+            except CorruptBatch as error:
+                following = getattr(error, "next_offset", -1)
+                if following <= self._load_offset:
+                    raise
+                log.error("records of groups are lost to damage", partition=source.partition, reason=str(error))
+                self._load_offset = following
+            return
+        shard = Shard(self._config)
+        for key, value in self._found.items():
+            try:
+                shard.replay(decode(key, value), now_ms)
+            except UnsupportedFormat as error:
+                log.error("a record of groups is not understood", partition=source.partition, reason=str(error))
+        self._found = {}
+        self.shard = shard
+        self.take(shard.loaded(now_ms))
+
+    def _read(self, source: Log) -> None:
+        data = source.read(self._load_offset, LOAD_BYTES, end=self._load_end)
+        for position, header in hop_headers(data):
+            batch = data[position : position + header.size]
+            columns = decode_batch(batch, self.partition.topic, source.partition, header)
+            pairs = zip(columns.keys.to_list(), columns.values.to_list(), strict=True)
+            self._found.update((key, value) for key, value in pairs if key is not None)
+            self._load_offset = header.next_offset
+
+    # ---- deciding ----------------------------------------------------------------------------------------------------
+
+    def take(self, effects: Effects) -> None:
+        """Take what the shard decided; `store` makes it last."""
+        self._facts += effects.facts
+        self.watches += effects.watches
+        for (peer, correlation_id), message in effects.answers:
+            self._undecided.append((peer, correlation_id, message))
+
+    def answer(self, peer: Peer, correlation_id: int, message: Message) -> None:
+        """Answer once all that was decided until now is committed."""
+        self._undecided.append((peer, correlation_id, message))
+
+    def store(self, wall_ms: int) -> bool:
+        """Append what was decided; False: it could not be, and what the shard knows is not what is stored.
+
+        Cost: one batch for everything since the last call.
+        """
+        target = self.partition.log
+        facts, self._facts = self._facts, []
+        appended = bool(facts)
+        try:
+            for start in range(0, len(facts), FACTS_IN_BATCH):
+                target.append([_batch(facts[start : start + FACTS_IN_BATCH], wall_ms)], wall_ms=wall_ms)
+        except (DiskFull, RemoteError) as error:
+            log.warning("what groups do can't be stored", partition=target.partition, reason=str(error))
+            return False
+        for peer, correlation_id, message in self._undecided:
+            self._waiting.append((target.end_offset, peer, correlation_id, message))
+        self._undecided.clear()
+        if not appended:
+            self.committed()
+        return True
+
+    @property
+    def has_news(self) -> bool:
+        """Whether `store` has something to do."""
+        return bool(self._facts or self._undecided)
+
+    def committed(self) -> None:
+        """Answer what the high watermark has passed."""
+        mark, waiting = self.partition.log.high_watermark, self._waiting
+        while waiting and waiting[0][0] <= mark:
+            _, peer, correlation_id, message = waiting.popleft()
+            self._outbox.answer(peer, correlation_id, message)
+
+    def abandon(self, code: ErrorCode) -> None:
+        """Refuse what still waits: another coordinator, or the next load, tells what became of it."""
+        for _, peer, correlation_id, _ in self._waiting:
+            self._outbox.refuse(peer, correlation_id, code, "the outcome is unknown")
+        for peer, correlation_id, _ in self._undecided:
+            self._outbox.refuse(peer, correlation_id, code, "the outcome is unknown")
+        if self.shard is not None:
+            for peer, correlation_id in self.shard.waiting():
+                self._outbox.refuse(peer, correlation_id, code, "the outcome is unknown")
+        self.shard = None
+        self._waiting.clear()
+        self._undecided.clear()
+        self._facts.clear()
+
+
+def _batch(facts: Sequence[Fact], wall_ms: int) -> bytes:
+    keys = [encode(fact.key) for fact in facts]
+    values = [None if fact.value is None else encode(fact.value) for fact in facts]
+    return encode_batch([wall_ms] * len(facts), keys, values)

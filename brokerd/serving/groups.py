@@ -1,0 +1,362 @@
+"""Consumer groups at a broker: requests to the shards of the partitions of `__consumer_offsets` that are led here."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from brokerd.groups.config import GroupConfig
+from brokerd.groups.member import Watch
+from brokerd.groups.records import partition_of
+from brokerd.serving.group_shards import HostedShard
+from brokerd.serving.outbox import Outbox, Peer
+from brokerd.serving.partition import Partition
+from ingest.limits import MIB
+from ingest.topic_name import CONSUMER_OFFSETS
+from ingest.wire.codes import ErrorCode
+from ingest.wire.frames import Request
+from ingest.wire.group_messages import (
+    DeleteGroupsRequest,
+    DeleteGroupsResponse,
+    DescribedGroup,
+    DescribeGroupsRequest,
+    DescribeGroupsResponse,
+    FindCoordinatorRequest,
+    FindCoordinatorResponse,
+    FoundCoordinator,
+    HeartbeatRequest,
+    JoinGroupRequest,
+    LeaveGroupRequest,
+    ListedGroup,
+    ListGroupsRequest,
+    ListGroupsResponse,
+    OffsetCommitRequest,
+    OffsetDeleteRequest,
+    OffsetFetchRequest,
+    SyncGroupRequest,
+    decode_assignments,
+)
+from ingest.wire.messages import ApiKey, MetadataResponse, TopicMetadata
+
+if TYPE_CHECKING:
+    from brokerd.groups.shard import Shard
+
+PAYLOAD_BYTES_MAX = 4 * MIB  # what members say of themselves in one request
+WAITING_MAX = 100_000  # answers of one partition that wait for a commit
+
+GROUP_APIS = frozenset(
+    {
+        ApiKey.FIND_COORDINATOR,
+        ApiKey.JOIN_GROUP,
+        ApiKey.SYNC_GROUP,
+        ApiKey.HEARTBEAT,
+        ApiKey.LEAVE_GROUP,
+        ApiKey.OFFSET_COMMIT,
+        ApiKey.OFFSET_FETCH,
+        ApiKey.OFFSET_DELETE,
+        ApiKey.LIST_GROUPS,
+        ApiKey.DESCRIBE_GROUPS,
+        ApiKey.DELETE_GROUPS,
+    }
+)
+
+
+class GroupRoom:
+    """Serve groups. Thread: the broker loop.
+
+    Args:
+        member_prefix: Makes the member ids of this process different from those of any other.
+
+    Attributes:
+        touched: Partitions appended to; the owner takes them, flushes them and moves their high watermark.
+        wanted: Somebody asked for a group, and the topic does not exist yet; the owner creates it.
+    """
+
+    def __init__(self, outbox: Outbox, member_prefix: str) -> None:
+        self._outbox = outbox
+        self._member_prefix = member_prefix
+        self._members_named = 0
+        self._config = GroupConfig()
+        self._shards: dict[int, HostedShard] = {}
+        self._topic: TopicMetadata | None = None
+        self._known_topics: frozenset[bytes] = frozenset()
+        self._unwatched: list[Watch] = []
+        self.touched: dict[Partition, None] = {}
+        self.wanted = False
+
+    # ---- which groups are here ---------------------------------------------------------------------------------------
+
+    def update(self, snapshot: MetadataResponse) -> None:
+        """Take newer metadata: settings, where groups are, and which topics are no more."""
+        config = _group_config(snapshot.broker_configs)
+        if config != self._config:
+            self._config = config
+            for hosted in self._shards.values():
+                hosted.configure(config)
+        self._topic = next((topic for topic in snapshot.topics if topic.name == CONSUMER_OFFSETS), None)
+        known = frozenset(topic.topic_id for topic in snapshot.topics)
+        gone = (self._known_topics - known) | set(snapshot.deleted_topic_ids)
+        self._known_topics = known
+        for hosted in self._shards.values() if gone else ():
+            if hosted.shard is not None:
+                hosted.take(hosted.shard.topics_deleted(gone))
+
+    def lead(self, partition: Partition) -> None:
+        """Coordinate the groups of a partition that is led here, perhaps under a new epoch."""
+        known = self._shards.get(partition.log.partition)
+        if known is not None:
+            if known.is_current:
+                return
+            self._drop(known, ErrorCode.NOT_COORDINATOR)
+        self._shards[partition.log.partition] = HostedShard(partition, self._config, self._outbox)
+
+    def end(self, partition: Partition) -> None:
+        """Coordinate the groups of a partition no longer."""
+        known = self._shards.pop(partition.log.partition, None)
+        if known is not None:
+            self._drop(known, ErrorCode.NOT_COORDINATOR)
+
+    def _drop(self, hosted: HostedShard, code: ErrorCode) -> None:
+        if hosted.shard is not None:
+            for group in hosted.shard.groups.values():
+                self._unwatched += [Watch(group.name, member_id, None) for member_id in group.members]
+        hosted.abandon(code)
+
+    @property
+    def loading(self) -> bool:
+        """Whether groups are being read that may be asked for."""
+        return any(hosted.shard is None for hosted in self._shards.values())
+
+    def load_some(self, now_ms: int) -> None:
+        """Go on reading what is stored."""
+        for hosted in self._shards.values():
+            if hosted.shard is None:
+                hosted.load_some(now_ms)
+                return
+
+    # ---- requests ----------------------------------------------------------------------------------------------------
+
+    def handle(self, peer: Peer, request: Request, now_ms: int, wall_ms: int) -> None:
+        """Serve one request; its answer comes now, when it is committed, or when a rebalance goes on."""
+        if sum(memoryview(frame).nbytes for frame in request.payload) > PAYLOAD_BYTES_MAX:
+            self._refuse(peer, request, ErrorCode.INVALID_REQUEST, "members say too much of themselves")
+            return
+        match request.body:
+            case FindCoordinatorRequest() as body:
+                found = [self._coordinator(group) for group in body.groups]
+                self._outbox.answer(peer, request.correlation_id, FindCoordinatorResponse(found))
+            case ListGroupsRequest() as body:
+                self._list(peer, request, body)
+            case DescribeGroupsRequest() as body:
+                self._describe(peer, request, body)
+            case DeleteGroupsRequest() as body:
+                self._delete(peer, request, body)
+            case body:
+                hosted = self._hosted(body.group)
+                if isinstance(hosted, ErrorCode):
+                    self._refuse(peer, request, hosted, f"group {body.group!r}")
+                elif hosted.waiting >= WAITING_MAX:
+                    self._refuse(peer, request, ErrorCode.THROTTLING_QUOTA_EXCEEDED, "too many wait already")
+                else:
+                    assert hosted.shard is not None
+                    self._handle(hosted, hosted.shard, peer, request, now_ms, wall_ms)
+
+    def _handle(
+        self, hosted: HostedShard, shard: Shard, peer: Peer, request: Request, now_ms: int, wall_ms: int
+    ) -> None:
+        token = (peer, request.correlation_id)
+        match request.body:
+            case HeartbeatRequest() as body:
+                hosted.take(shard.heartbeat(body, token, now_ms))
+            case OffsetFetchRequest() as body:
+                hosted.answer(peer, request.correlation_id, shard.fetch(body))
+            case _ if not hosted.partition.enough_in_sync:
+                text = "fewer copies of the groups are in sync than min.insync.replicas"
+                self._refuse(peer, request, ErrorCode.COORDINATOR_NOT_AVAILABLE, text)
+            case JoinGroupRequest() as body if len(request.payload) != len(body.protocols):
+                self._refuse(peer, request, ErrorCode.INVALID_REQUEST, "one payload frame for each protocol is due")
+            case JoinGroupRequest() as body:
+                metadata = [bytes(frame) for frame in request.payload]
+                member_id = self._new_member_id(request.client_id)
+                hosted.take(shard.join(body, metadata, token, member_id, client_id=request.client_id, now_ms=now_ms))
+            case SyncGroupRequest() as body:
+                try:
+                    assignments = dict(decode_assignments(request.payload[0])) if request.payload else {}
+                except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+                    self._refuse(peer, request, ErrorCode.INVALID_REQUEST, f"assignments: {error}")
+                    return
+                hosted.take(shard.sync(body, assignments, token, now_ms=now_ms))
+            case LeaveGroupRequest() as body:
+                hosted.take(shard.leave(body, token, now_ms))
+            case OffsetCommitRequest() as body:
+                unknown = {item.topic_id for item in body.offsets} - self._known_topics
+                hosted.take(shard.commit(body, unknown, token, wall_ms=wall_ms, now_ms=now_ms))
+            case OffsetDeleteRequest() as body:
+                hosted.take(shard.delete_offsets(body, self._subscribed(shard, body.group), token))
+
+    def _subscribed(self, shard: Shard, group: str) -> set[bytes]:
+        """Return the topics whose offsets a group goes on to use."""
+        known = shard.groups.get(group)
+        return set() if known is None or known.is_empty else {topic_id for topic_id, _ in shard.offsets.of(group)}
+
+    def _new_member_id(self, client_id: str) -> str:
+        self._members_named += 1
+        return f"{client_id or 'member'}-{self._member_prefix}-{self._members_named}"
+
+    def _refuse(self, peer: Peer, request: Request, code: ErrorCode, message: str) -> None:
+        self._outbox.refuse(peer, request.correlation_id, code, message)
+
+    # ---- where groups are --------------------------------------------------------------------------------------------
+
+    def _partition_of(self, group: str) -> int | ErrorCode:
+        if not 0 < len(group) <= self._config.group_chars_max:
+            return ErrorCode.INVALID_GROUP_ID
+        if self._topic is None:
+            self.wanted = True
+            return ErrorCode.COORDINATOR_NOT_AVAILABLE
+        return partition_of(group, len(self._topic.partitions))
+
+    def _coordinator(self, group: str) -> FoundCoordinator:
+        partition = self._partition_of(group)
+        if isinstance(partition, ErrorCode):
+            return FoundCoordinator(int(partition))
+        assert self._topic is not None
+        leader = self._topic.partitions[partition].leader
+        if leader < 0:
+            return FoundCoordinator(int(ErrorCode.COORDINATOR_NOT_AVAILABLE))
+        return FoundCoordinator(0, leader)
+
+    def _hosted(self, group: str) -> HostedShard | ErrorCode:
+        """Return the shard that coordinates a group, or why it is not to be had here."""
+        partition = self._partition_of(group)
+        if isinstance(partition, ErrorCode):
+            return partition
+        hosted = self._shards.get(partition)
+        if hosted is None or not hosted.is_current:
+            return ErrorCode.NOT_COORDINATOR
+        return hosted if hosted.shard is not None else ErrorCode.COORDINATOR_LOAD_IN_PROGRESS
+
+    # ---- administration ----------------------------------------------------------------------------------------------
+
+    def _list(self, peer: Peer, request: Request, body: ListGroupsRequest) -> None:
+        listed: list[ListedGroup] = []
+        for hosted in self._shards.values():
+            if hosted.shard is not None:
+                listed += hosted.shard.listed()
+        wanted = [group for group in listed if not body.states or group.state in body.states]
+        code = ErrorCode.COORDINATOR_LOAD_IN_PROGRESS if self.loading else ErrorCode.NONE
+        self._outbox.answer(peer, request.correlation_id, ListGroupsResponse(int(code), wanted))
+
+    def _describe(self, peer: Peer, request: Request, body: DescribeGroupsRequest) -> None:
+        described = []
+        for group in body.groups:
+            hosted = self._hosted(group)
+            if isinstance(hosted, ErrorCode):
+                described.append(DescribedGroup(int(hosted), group))
+            else:
+                assert hosted.shard is not None
+                described.append(hosted.shard.describe(group))
+        self._outbox.answer(peer, request.correlation_id, DescribeGroupsResponse(described))
+
+    def _delete(self, peer: Peer, request: Request, body: DeleteGroupsRequest) -> None:
+        """Delete groups of one coordinator; others are named by their codes."""
+        codes: dict[int, int] = {}
+        here: dict[int, list[tuple[int, str]]] = defaultdict(list)
+        for index, group in enumerate(body.groups):
+            hosted = self._hosted(group)
+            if isinstance(hosted, ErrorCode):
+                codes[index] = int(hosted)
+            else:
+                here[hosted.partition.log.partition].append((index, group))
+        last: HostedShard | None = None
+        for partition, named in here.items():
+            hosted = last = self._shards[partition]
+            assert hosted.shard is not None
+            deleted, effects = hosted.shard.delete([group for _, group in named])
+            codes.update((index, int(code)) for (index, _), code in zip(named, deleted, strict=True))
+            hosted.take(effects)
+        response = DeleteGroupsResponse([codes[index] for index in range(len(body.groups))])
+        if last is None or len(here) > 1:
+            self._outbox.answer(peer, request.correlation_id, response)
+        else:
+            last.answer(peer, request.correlation_id, response)
+
+    # ---- time and the log --------------------------------------------------------------------------------------------
+
+    def process_ended(self, group: str, member_id: str, now_ms: int) -> None:
+        """The process of a member has ended."""
+        self._with_shard(group, lambda hosted, shard: hosted.take(shard.process_ended(group, member_id, now_ms)))
+
+    def process_watched(self, group: str, member_id: str) -> None:
+        """The process of a member is seen to live."""
+        self._with_shard(group, lambda _, shard: shard.watched(group, member_id))
+
+    def _with_shard(self, group: str, act: Callable[[HostedShard, Any], None]) -> None:
+        hosted = self._hosted(group)
+        if isinstance(hosted, HostedShard) and hosted.shard is not None:
+            act(hosted, hosted.shard)
+
+    def tick(self, now_ms: int) -> None:
+        """Let time pass for groups."""
+        for hosted in self._shards.values():
+            if hosted.shard is not None and hosted.shard.next_ms() <= now_ms and hosted.partition.enough_in_sync:
+                hosted.take(hosted.shard.tick(now_ms))
+
+    def take_watches(self) -> list[Watch]:
+        """Return the processes to watch, and no longer to watch, since the last call."""
+        watches, self._unwatched = self._unwatched, []
+        for hosted in self._shards.values():
+            watches += hosted.watches
+            hosted.watches = []
+        return watches
+
+    def store(self, wall_ms: int) -> None:
+        """Append what was decided since the last call, and let answers wait for its commit."""
+        for number, hosted in self._shards.items():
+            if not hosted.is_current or not hosted.has_news:
+                continue
+            self.touched[hosted.partition] = None
+            if not hosted.store(wall_ms):
+                self._drop(hosted, ErrorCode.COORDINATOR_NOT_AVAILABLE)
+                self._shards[number] = HostedShard(hosted.partition, self._config, self._outbox)
+
+    def committed(self, partition: Partition) -> None:
+        """Answer what waited for the partition's high watermark, which has moved."""
+        hosted = self._shards.get(partition.log.partition)
+        if hosted is not None and hosted.partition is partition:
+            hosted.committed()
+
+    def next_deadline_ms(self) -> int | None:
+        """Return when `tick` is due at the latest."""
+        times = [
+            hosted.shard.next_ms()
+            for hosted in self._shards.values()
+            if hosted.shard is not None and hosted.partition.enough_in_sync
+        ]
+        return min(times, default=None)
+
+    # ---- looking -----------------------------------------------------------------------------------------------------
+
+    def shards(self) -> Mapping[int, Shard]:
+        """Return the loaded shards by partition."""
+        return {number: hosted.shard for number, hosted in self._shards.items() if hosted.shard is not None}
+
+
+def _group_config(configs: Mapping[str, str]) -> GroupConfig:
+    """Return what the cluster's settings say of groups."""
+    default = GroupConfig()
+    minutes = int(configs.get("offsets.retention.minutes", default.offsets_retention_ms // 60_000))
+    return msgspec.structs.replace(
+        default,
+        initial_rebalance_delay_ms=int(
+            configs.get("group.initial.rebalance.delay.ms", default.initial_rebalance_delay_ms)
+        ),
+        session_timeout_ms_min=int(configs.get("group.min.session.timeout.ms", default.session_timeout_ms_min)),
+        session_timeout_ms_max=int(configs.get("group.max.session.timeout.ms", default.session_timeout_ms_max)),
+        members_max=int(configs.get("group.max.size", default.members_max)),
+        metadata_chars_max=int(configs.get("offset.metadata.max.bytes", default.metadata_chars_max)),
+        offsets_retention_ms=-1 if minutes < 0 else minutes * 60_000,
+    )

@@ -1,0 +1,79 @@
+"""The processes of group members on this machine, by pidfd: their end is known at once, however long sessions are."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from typing import Any
+
+import zmq
+
+from brokerd.groups.member import Watch
+from ingest.machine import pid_namespace, start_ticks
+from ingest.wire.group_messages import MemberProcess
+
+WATCHED_MAX = 4096  # a descriptor each; members beyond have to be heard
+
+MemberKey = tuple[str, str]  # (group, member id)
+
+
+class MemberProcesses:
+    """Watch processes. Thread: the broker loop.
+
+    Args:
+        machine: This machine's boot id: a pid of another, or of another namespace, is no process here.
+    """
+
+    def __init__(self, poller: zmq.Poller, machine: str) -> None:
+        self._poller = poller
+        self._machine = machine
+        self._namespace = pid_namespace()
+        self._fds: dict[MemberKey, int] = {}
+        self._members: dict[int, MemberKey] = {}
+
+    def carry_out(self, watches: Iterable[Watch]) -> tuple[list[MemberKey], list[MemberKey]]:
+        """Begin and end to watch; return whose processes are seen to live, and whose have ended already."""
+        alive, ended = [], []
+        for watch in watches:
+            key = (watch.group, watch.member_id)
+            self._forget(key)
+            process = watch.process
+            if process is None or (process.machine, process.pid_namespace) != (self._machine, self._namespace):
+                continue
+            if self._open(key, process):
+                alive.append(key)
+            elif start_ticks(process.pid) != process.start_ticks:
+                ended.append(key)
+        return alive, ended
+
+    def _open(self, key: MemberKey, process: MemberProcess) -> bool:
+        if len(self._fds) >= WATCHED_MAX or process.pid <= 0:
+            return False
+        try:
+            fd = os.pidfd_open(process.pid)
+        except OSError:
+            return False
+        if start_ticks(process.pid) != process.start_ticks:  # looked at after it was opened: it can't be recycled now
+            os.close(fd)
+            return False
+        self._fds[key], self._members[fd] = fd, key
+        self._poller.register(fd, zmq.POLLIN)
+        return True
+
+    def _forget(self, key: MemberKey) -> None:
+        fd = self._fds.pop(key, None)
+        if fd is not None:
+            del self._members[fd]
+            self._poller.unregister(fd)
+            os.close(fd)
+
+    def ended(self, ready: Iterable[Any]) -> list[MemberKey]:
+        """Return the members whose processes have ended, of descriptors that are readable."""
+        found = [self._members[fd] for fd in ready if fd in self._members]
+        for key in found:
+            self._forget(key)
+        return found
+
+    def close(self) -> None:
+        for key in list(self._fds):
+            self._forget(key)

@@ -1,0 +1,280 @@
+"""Membership as Kafka's classic protocol has it, one promise a test."""
+
+from __future__ import annotations
+
+import pytest
+
+from brokerd.groups.config import GroupConfig
+from brokerd.groups.records import GroupKey
+from ingest.wire.codes import ErrorCode
+from ingest.wire.group_messages import MemberProcess
+from tests.brokerd.groups.driver import GROUP, REBALANCE_MS, SESSION_MS, Driver
+
+PROCESS = MemberProcess("boot", 1, 4711, 99)
+
+
+def state(driver: Driver) -> str:
+    return driver.shard.describe(GROUP).state
+
+
+def test_a_first_join_is_given_an_id_and_comes_again_with_it() -> None:
+    driver = Driver()
+    token = driver.join(known=True)
+    assert driver.code(token) == ErrorCode.MEMBER_ID_REQUIRED
+    again = driver.join(driver.answers[token].member_id, known=True)
+    assert driver.code(again) == 0
+    assert driver.answers[again].generation == 1
+    assert driver.answers[again].leader == driver.answers[token].member_id
+
+
+def test_an_id_that_is_not_used_in_its_session_is_forgotten_with_its_group() -> None:
+    driver = Driver()
+    token = driver.join(known=True)
+    driver.pass_time(SESSION_MS + 1)
+    assert driver.code(driver.join(driver.answers[token].member_id, known=True)) == ErrorCode.UNKNOWN_MEMBER_ID
+    assert driver.shard.groups == {}
+
+
+def test_the_leader_alone_hears_of_all_members_and_everybody_gets_its_share() -> None:
+    driver = Driver()
+    (leader, *others), generation = driver.stable(3)
+    described = driver.shard.describe(GROUP)
+    assert (described.state, described.leader, described.generation) == ("Stable", leader, generation)
+    assert {member.member_id for member in described.members} == {leader, *others}
+
+
+def test_no_answer_of_a_generation_comes_before_it_is_stored() -> None:
+    driver = Driver()
+    before = len(driver.stored)
+    token = driver.join()
+    (fact,) = driver.stored[before:]
+    assert fact.key == GroupKey(GROUP)
+    assert fact.value is not None
+    assert driver.answers[token].generation == fact.value.generation  # type: ignore[union-attr]
+
+
+def test_a_first_generation_waits_a_little_for_more_members() -> None:
+    driver = Driver(GroupConfig(initial_rebalance_delay_ms=100))
+    first = driver.join()
+    driver.pass_time(60)
+    second = driver.join()
+    driver.pass_time(60)
+    assert driver.code(first) is None
+    driver.pass_time(60)
+    assert [driver.answers[token].generation for token in (first, second)] == [1, 1]
+
+
+def test_a_new_member_makes_everybody_join_again_and_who_does_not_is_out() -> None:
+    driver = Driver()
+    (leader, lazy), generation = driver.stable(2)
+    waiting = driver.heartbeat(lazy, generation, wait_ms=3000)
+    assert driver.code(waiting) is None
+    new = driver.join()
+    assert driver.code(waiting) == ErrorCode.REBALANCE_IN_PROGRESS
+    driver.join(leader)
+    for _ in range(REBALANCE_MS // 3000):
+        driver.heartbeat(lazy, generation)  # it lives, but its user does not let go
+        driver.pass_time(3000)
+    assert driver.answers[new].generation == generation + 1
+    assert driver.code(driver.heartbeat(lazy, generation)) == ErrorCode.UNKNOWN_MEMBER_ID
+
+
+def test_a_heartbeat_that_waits_is_answered_when_its_time_is_over() -> None:
+    driver = Driver()
+    (leader,), generation = driver.stable(1)
+    token = driver.heartbeat(leader, generation, wait_ms=3000)
+    driver.pass_time(2999)
+    assert driver.code(token) is None
+    driver.pass_time(2)
+    assert driver.code(token) == 0
+
+
+def test_a_silent_member_is_out_after_its_session() -> None:
+    driver = Driver()
+    (leader, silent), generation = driver.stable(2)
+    for _ in range(4):
+        driver.pass_time(3000)
+        code = driver.code(driver.heartbeat(leader, generation))
+    assert code == ErrorCode.REBALANCE_IN_PROGRESS
+    assert driver.code(driver.heartbeat(silent, generation)) == ErrorCode.UNKNOWN_MEMBER_ID
+
+
+def test_a_member_whose_process_is_seen_to_live_may_be_silent_for_as_long_as_a_rebalance_may_take() -> None:
+    driver = Driver()
+    token = driver.join(process=PROCESS)
+    member = driver.answers[token].member_id
+    assert driver.watches[-1].process == PROCESS
+    driver.shard.watched(GROUP, member)
+    driver.sync(member, 1, {member: b"x"})
+    driver.pass_time(SESSION_MS * 3)
+    assert driver.code(driver.heartbeat(member, 1)) == 0
+    driver.pass_time(REBALANCE_MS + 1)
+    assert driver.code(driver.heartbeat(member, 1)) == ErrorCode.UNKNOWN_MEMBER_ID
+
+
+def test_the_end_of_a_process_begins_the_rebalance_at_once() -> None:
+    driver = Driver()
+    (leader, other), generation = driver.stable(2)
+    waiting = driver.heartbeat(leader, generation, wait_ms=3000)
+    driver.take(driver.shard.process_ended(GROUP, other, driver.now_ms))
+    assert driver.code(waiting) == ErrorCode.REBALANCE_IN_PROGRESS
+    token = driver.join(leader)
+    assert driver.answers[token].generation == generation + 1
+    assert len(driver.answers[token].members) == 1
+
+
+def test_a_group_without_members_is_empty_and_keeps_its_generation() -> None:
+    driver = Driver()
+    (leader,), generation = driver.stable(1)
+    driver.leave(leader)
+    assert state(driver) == "Empty"
+    assert driver.answers[driver.join()].generation == generation + 2
+
+
+def test_an_older_generation_is_refused_everywhere() -> None:
+    driver = Driver()
+    (leader,), generation = driver.stable(1)
+    old = generation - 1
+    assert driver.code(driver.heartbeat(leader, old)) == ErrorCode.ILLEGAL_GENERATION
+    assert driver.code(driver.sync(leader, old)) == ErrorCode.ILLEGAL_GENERATION
+    assert driver.code(driver.commit(5, leader, old)) == ErrorCode.ILLEGAL_GENERATION
+    assert driver.committed() == -1
+
+
+def test_a_member_that_asks_again_gets_the_same_answer() -> None:
+    driver = Driver()
+    (leader, other), generation = driver.stable(2)
+    again = driver.join(other)
+    assert driver.answers[again].generation == generation
+    assert driver.answers[driver.sync(other, generation)].assignment == other.encode()
+    assert state(driver) == "Stable"
+    driver.join(leader)
+    assert state(driver) == "PreparingRebalance", "a leader that joins again wants to assign anew"
+
+
+def test_other_metadata_of_a_member_begins_a_rebalance() -> None:
+    driver = Driver()
+    (_, other), _ = driver.stable(2)
+    driver.join(other, [("range", b"b")])
+    assert state(driver) == "PreparingRebalance"
+
+
+def test_the_protocol_is_the_one_that_most_like_among_those_all_know() -> None:
+    driver = Driver()
+    first = driver.join(protocols=[("a", b"1"), ("b", b"1")])
+    one = driver.answers[first].member_id
+    second = driver.join(protocols=[("b", b"2"), ("a", b"2"), ("c", b"2")])
+    third = driver.join(protocols=[("c", b"3"), ("b", b"3")])
+    assert driver.code(third) is None
+    driver.join(one, [("a", b"1"), ("b", b"1")])
+    assert driver.answers[second].protocol == "b"
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ({"protocols": [("other", b"x")]}, ErrorCode.INCONSISTENT_GROUP_PROTOCOL),
+        ({"protocols": []}, ErrorCode.INCONSISTENT_GROUP_PROTOCOL),
+        ({"protocol_type": "connect"}, ErrorCode.INCONSISTENT_GROUP_PROTOCOL),
+        ({"protocol_type": ""}, ErrorCode.INCONSISTENT_GROUP_PROTOCOL),
+        ({"session_timeout_ms": 1}, ErrorCode.INVALID_SESSION_TIMEOUT),
+        ({"session_timeout_ms": 2**40}, ErrorCode.INVALID_SESSION_TIMEOUT),
+        ({"member_id": "unheard of"}, ErrorCode.UNKNOWN_MEMBER_ID),
+        ({"member_id": "unheard of", "instance_id": "i"}, ErrorCode.UNKNOWN_MEMBER_ID),
+        ({"rebalance_timeout_ms": -1}, ErrorCode.INCONSISTENT_GROUP_PROTOCOL),
+    ],
+)
+def test_a_join_that_can_not_be_is_refused_and_changes_nothing(change: dict[str, object], code: ErrorCode) -> None:
+    driver = Driver()
+    driver.stable(1)
+    before = driver.shard.describe(GROUP)
+    assert driver.code(driver.join(**change)) == code  # type: ignore[arg-type]
+    assert driver.shard.describe(GROUP) == before
+
+
+def test_a_full_group_takes_nobody_more() -> None:
+    driver = Driver(GroupConfig(initial_rebalance_delay_ms=0, members_max=2))
+    driver.stable(2)
+    assert driver.code(driver.join()) == ErrorCode.GROUP_MAX_SIZE_REACHED
+
+
+def test_a_leader_that_does_not_assign_in_time_is_out() -> None:
+    driver = Driver()
+    token = driver.join()
+    leader = driver.answers[token].member_id
+    for _ in range(REBALANCE_MS // 3000 + 1):
+        driver.heartbeat(leader, 1)
+        driver.pass_time(3000)
+    assert driver.code(driver.heartbeat(leader, 1)) == ErrorCode.UNKNOWN_MEMBER_ID
+
+
+# ---- static members (KIP-345)
+
+
+def static(driver: Driver) -> tuple[str, int]:
+    token = driver.join(instance_id="i")
+    member = driver.answers[token].member_id
+    driver.sync(member, 1, {member: b"mine"}, instance_id="i")
+    return member, 1
+
+
+def test_a_static_member_that_starts_anew_has_its_place_again_and_the_old_one_is_fenced() -> None:
+    driver = Driver()
+    old, generation = static(driver)
+    token = driver.join(instance_id="i")
+    answer = driver.answers[token]
+    assert (answer.generation, answer.skip_assignment) == (generation, True)
+    assert answer.member_id != old
+    assert driver.answers[driver.sync(answer.member_id, generation, instance_id="i")].assignment == b"mine"
+    assert driver.code(driver.heartbeat(old, generation, instance_id="i")) == ErrorCode.FENCED_INSTANCE_ID
+    assert driver.code(driver.sync(old, generation, instance_id="i")) == ErrorCode.FENCED_INSTANCE_ID
+    driver.fail_over()
+    assert driver.code(driver.heartbeat(answer.member_id, generation, instance_id="i")) == 0
+
+
+def test_a_static_member_whose_process_ends_keeps_its_place_for_its_session() -> None:
+    driver = Driver()
+    member, _ = static(driver)
+    driver.shard.watched(GROUP, member)
+    driver.take(driver.shard.process_ended(GROUP, member, driver.now_ms))
+    driver.pass_time(SESSION_MS - 1)
+    assert state(driver) == "Stable"
+    driver.pass_time(2)
+    assert state(driver) == "Empty"
+
+
+def test_an_administrator_takes_a_static_member_out_by_its_instance() -> None:
+    driver = Driver()
+    static(driver)
+    assert driver.answers[driver.leave(instance_id="other")].members == [ErrorCode.UNKNOWN_MEMBER_ID]
+    assert driver.answers[driver.leave(instance_id="i")].members == [0]
+    assert state(driver) == "Empty"
+
+
+# ---- a coordinator's death
+
+
+def test_a_new_coordinator_knows_the_generation_and_gives_everyone_a_whole_session() -> None:
+    driver = Driver()
+    (leader, other), generation = driver.stable(2)
+    driver.pass_time(SESSION_MS - 1)
+    driver.fail_over()
+    driver.pass_time(SESSION_MS - 1)
+    assert driver.code(driver.heartbeat(other, generation)) == 0
+    assert driver.answers[driver.sync(leader, generation)].assignment == leader.encode()
+
+
+def test_a_generation_that_had_begun_is_assigned_under_the_next_coordinator() -> None:
+    driver = Driver()
+    leader = driver.answers[driver.join()].member_id
+    driver.fail_over()
+    assert driver.answers[driver.sync(leader, 1, {leader: b"all"})].assignment == b"all"
+
+
+def test_a_generation_is_never_given_out_twice() -> None:
+    driver = Driver()
+    (leader,), generation = driver.stable(1)
+    driver.fail_over()
+    assert driver.answers[driver.join(leader)].generation == generation + 1
+    driver.fail_over()
+    assert driver.answers[driver.join(leader, [("range", b"other")])].generation == generation + 2

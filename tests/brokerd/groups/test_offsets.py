@@ -1,0 +1,152 @@
+"""Committed offsets: who may commit, how long they are kept, and what an administrator may do."""
+
+from __future__ import annotations
+
+import pytest
+
+from brokerd.groups.config import GroupConfig
+from brokerd.groups.records import Fact, GroupKey, OffsetKey, OffsetValue, decode, encode, partition_of
+from brokerd.groups.shard import AGE_EVERY_MS
+from ingest.errors import UnsupportedFormat
+from ingest.wire.codes import ErrorCode
+from ingest.wire.group_messages import CommittedOffset, OffsetDeleteRequest, OffsetFetchRequest
+from tests.brokerd.groups.driver import GROUP, TOPIC, Driver
+
+DAY_MS = 86_400_000
+
+
+def test_nobody_commits_while_a_group_has_members_but_its_members() -> None:
+    driver = Driver()
+    assert driver.answers[driver.commit(3)].offsets == [0]
+    (member,), generation = driver.stable(1)
+    assert driver.code(driver.commit(4)) == ErrorCode.UNKNOWN_MEMBER_ID
+    assert driver.code(driver.commit(5, "stranger", generation)) == ErrorCode.UNKNOWN_MEMBER_ID
+    assert driver.committed() == 3
+    assert driver.code(driver.commit(6, member, generation)) == 0
+    driver.leave(member)
+    assert driver.code(driver.commit(7, member, generation)) == ErrorCode.UNKNOWN_MEMBER_ID
+    assert driver.committed() == 6
+
+
+def test_a_member_commits_while_others_join_but_not_before_it_has_its_assignment() -> None:
+    driver = Driver()
+    (leader, other), generation = driver.stable(2)
+    driver.join()
+    assert driver.code(driver.commit(1, other, generation)) == 0
+    for member in (leader, other):
+        driver.join(member)
+    assert driver.code(driver.commit(2, other, generation + 1)) == ErrorCode.REBALANCE_IN_PROGRESS
+
+
+def test_offsets_and_their_metadata_outlive_a_coordinator() -> None:
+    driver = Driver()
+    driver.commit(8, metadata="half way", leader_epoch=5)
+    driver.fail_over()
+    found = driver.shard.fetch(OffsetFetchRequest(GROUP)).offsets
+    assert found == [CommittedOffset(TOPIC, 0, 8, 5, "half way")]
+
+
+@pytest.mark.parametrize(
+    ("offset", "metadata", "code"),
+    [(-1, "", ErrorCode.INVALID_COMMIT_OFFSET_SIZE), (1, "x" * 5000, ErrorCode.OFFSET_METADATA_TOO_LARGE)],
+)
+def test_a_commit_that_can_not_be_is_refused(offset: int, metadata: str, code: ErrorCode) -> None:
+    driver = Driver()
+    assert driver.answers[driver.commit(offset, metadata=metadata)].offsets == [code]
+    assert driver.committed() == -1
+
+
+def test_offsets_of_a_group_that_nobody_is_in_are_forgotten_after_their_retention() -> None:
+    driver = Driver(GroupConfig(initial_rebalance_delay_ms=0, offsets_retention_ms=7 * DAY_MS))
+    (member,), generation = driver.stable(1)
+    driver.commit(5, member, generation)
+    for _ in range(9):
+        driver.shard.watched(GROUP, member)
+        driver.pass_time(50_000)
+        driver.heartbeat(member, generation)
+    driver.leave(member)
+    driver.pass_time(6 * DAY_MS)
+    assert driver.committed() == 5
+    driver.pass_time(DAY_MS + 120_000)
+    assert driver.committed() == -1
+    assert not driver.shard.knows(GROUP)
+    driver.fail_over()
+    assert not driver.shard.knows(GROUP)
+
+
+def test_age_goes_on_over_coordinators_and_hardly_anything_of_it_is_lost() -> None:
+    driver = Driver(GroupConfig(initial_rebalance_delay_ms=0, offsets_retention_ms=7 * DAY_MS))
+    driver.commit(5)
+    for _ in range(8):
+        driver.pass_time(DAY_MS)
+        driver.fail_over()
+    driver.pass_time(8 * AGE_EVERY_MS)
+    assert driver.committed() == -1
+
+
+def test_offsets_are_kept_for_ever_if_that_is_wanted() -> None:
+    driver = Driver(GroupConfig(offsets_retention_ms=-1))
+    driver.commit(5)
+    driver.pass_time(400 * DAY_MS)
+    assert driver.committed() == 5
+
+
+def test_what_was_committed_to_a_topic_goes_with_it() -> None:
+    driver = Driver()
+    driver.commit(5)
+    driver.take(driver.shard.topics_deleted({TOPIC}))
+    driver.fail_over()
+    assert driver.committed() == -1
+
+
+def test_a_group_is_deleted_only_without_members() -> None:
+    driver = Driver()
+    (member,), generation = driver.stable(1)
+    driver.commit(5, member, generation)
+    assert driver.shard.delete([GROUP, "none"])[0] == [ErrorCode.NON_EMPTY_GROUP, ErrorCode.GROUP_ID_NOT_FOUND]
+    driver.leave(member)
+    codes, effects = driver.shard.delete([GROUP])
+    driver.take(effects)
+    assert codes == [0]
+    driver.fail_over()
+    assert not driver.shard.knows(GROUP)
+
+
+def test_offsets_are_deleted_by_partition_but_not_those_in_use() -> None:
+    driver = Driver()
+    driver.commit(5)
+    driver.commit(6, partition=1)
+    request = OffsetDeleteRequest(GROUP, [(TOPIC, 0)])
+    token = driver.token()
+    driver.take(driver.shard.delete_offsets(request, {TOPIC}, token))
+    assert driver.answers[token].partitions == [ErrorCode.GROUP_SUBSCRIBED_TO_TOPIC]
+    token = driver.token()
+    driver.take(driver.shard.delete_offsets(request, (), token))
+    driver.fail_over()
+    assert [driver.committed(0), driver.committed(1)] == [-1, 6]
+
+
+def test_facts_are_what_their_bytes_say() -> None:
+    driver = Driver()
+    driver.stable(2)
+    driver.commit(1)
+    for fact in driver.stored:
+        value = None if fact.value is None else encode(fact.value)
+        assert decode(encode(fact.key), value) == fact
+    assert decode(encode(GroupKey("g")), None) == Fact(GroupKey("g"), None)
+    assert encode(OffsetKey("g", b"\1" * 16, 3)).hex() == "94a66f6666736574a167c410" + "01" * 16 + "03"
+    assert encode(OffsetValue(1, 2, "m", 3, 4)).hex() == "950102a16d0304"
+
+
+@pytest.mark.parametrize("key", [b"", b"\x91\xa5other", b"\x92\xa5group", b"\xc1", b"\x93\xa6offset\xa1g\xc4\x01a"])
+def test_a_record_of_another_kind_is_told_apart(key: bytes) -> None:
+    with pytest.raises(UnsupportedFormat):
+        decode(key, None)
+
+
+def test_groups_are_where_kafka_has_them() -> None:
+    """Values of Java's String.hashCode; the third is the least int, whose absolute value is none."""
+    assert partition_of("hello", 2**31) == 99162322
+    assert partition_of("Aa", 2**31) == partition_of("BB", 2**31) == 2112
+    assert partition_of("polygenelubricants", 2**31) == 0
+    assert partition_of("\U0001f600", 2**31) == 0xD83D * 31 + 0xDE00

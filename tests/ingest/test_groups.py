@@ -1,0 +1,334 @@
+"""Consumers in groups against real brokers: sharing, resuming, committing, and being lost."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+
+import pytest
+
+from ingest import Admin, Consumer, Producer
+from ingest.consumer import Committed, RebalanceListener, TopicPartition
+from ingest.errors import CommitFailed, ConfigError, RemoteError, UsageError
+from ingest.wire.codes import ErrorCode
+from tests.cluster import Cluster
+
+_names = itertools.count()
+PARTITIONS = 6
+
+
+@pytest.fixture
+def topic(cluster: Cluster) -> str:
+    name = f"shared-{next(_names)}"
+    with Admin(cluster.bootstrap) as admin:
+        admin.create_topic(name, PARTITIONS)
+    return name
+
+
+@pytest.fixture
+def group() -> str:
+    return f"group-{next(_names)}"
+
+
+def fill(cluster: Cluster, topic: str, count: int, start: int = 0) -> None:
+    with Producer(cluster.bootstrap) as producer:
+        for index in range(start, start + count):
+            producer.send(topic, b"%d" % index, partition=index % PARTITIONS)
+
+
+def until(done: Callable[[], bool], *consumers: Consumer, timeout_s: float = 10.0) -> None:
+    """Poll the consumers by turns until something holds."""
+    deadline = time.monotonic() + timeout_s
+    while not done():
+        assert time.monotonic() < deadline, [consumer.assignment() for consumer in consumers]
+        for consumer in consumers:
+            consumer.poll(5)
+
+
+def shares(*consumers: Consumer) -> list[int]:
+    return [len(consumer.assignment()) for consumer in consumers]
+
+
+def read_all(consumer: Consumer, count: int) -> list[int]:
+    values: list[int] = []
+    deadline = time.monotonic() + 10
+    while len(values) < count and time.monotonic() < deadline:
+        values += [int(record.value) for record in consumer.poll(50)]
+    return sorted(values)
+
+
+@pytest.mark.parametrize("strategy", ["range", "roundrobin", "sticky", "cooperative-sticky"])
+def test_members_share_a_topic_and_each_record_comes_to_one_of_them(
+    cluster: Cluster, topic: str, group: str, strategy: str
+) -> None:
+    options = {"group_id": group, "partition_assignment_strategy": strategy, "auto_offset_reset": "earliest"}
+    with (
+        Consumer(cluster.bootstrap, [topic], **options) as one,  # type: ignore[arg-type]
+        Consumer(cluster.bootstrap, [topic], **options) as two,  # type: ignore[arg-type]
+    ):
+        until(lambda: shares(one, two) == [3, 3], one, two)
+        assert not set(one.assignment()) & set(two.assignment())
+        fill(cluster, topic, 60)
+        found = [*read_all(one, 30), *read_all(two, 30)]
+        assert sorted(found) == list(range(60))
+        two.close()
+        until(lambda: shares(one) == [PARTITIONS], one)
+
+
+def test_a_group_goes_on_where_it_has_committed(cluster: Cluster, topic: str, group: str) -> None:
+    fill(cluster, topic, 60)
+    with Consumer(cluster.bootstrap, [topic], group_id=group, auto_offset_reset="earliest") as consumer:
+        assert read_all(consumer, 60) == list(range(60))
+    fill(cluster, topic, 30, start=60)
+    with Consumer(cluster.bootstrap, [topic], group_id=group, auto_offset_reset="earliest") as consumer:
+        assert read_all(consumer, 30) == list(range(60, 90))
+
+
+def test_what_was_not_committed_is_read_again(cluster: Cluster, topic: str, group: str) -> None:
+    fill(cluster, topic, 12)
+    options = {"group_id": group, "enable_auto_commit": False, "auto_offset_reset": "earliest"}
+    with Consumer(cluster.bootstrap, [topic], **options) as consumer:  # type: ignore[arg-type]
+        records = []
+        while len(records) < 12:
+            records += consumer.poll(100)
+        first = min(records, key=lambda record: (record.partition, record.offset))
+        consumer.commit(first, metadata="the first alone")
+        assert consumer.committed([(topic, 0), (topic, 1)]) == {
+            TopicPartition(topic, 0): Committed(1, "the first alone", -1),
+            TopicPartition(topic, 1): None,
+        }
+    with Consumer(cluster.bootstrap, [topic], **options) as consumer:  # type: ignore[arg-type]
+        assert read_all(consumer, 11) == list(range(1, 12))
+
+
+def test_a_commit_without_waiting_tells_its_outcome(cluster: Cluster, topic: str, group: str) -> None:
+    with Consumer(cluster.bootstrap, group_id=group, enable_auto_commit=False) as consumer:
+        consumer.assign([(topic, 0)])
+        told: list[object] = []
+        consumer.commit_async({(topic, 0): (7, "x")}, lambda offsets, error: told.append((offsets, error)))
+        until(lambda: bool(told), consumer)
+        assert told == [({TopicPartition(topic, 0): Committed(7, "x")}, None)]
+        consumer.commit_async({(topic, 0): (8, "x" * 5000)}, lambda offsets, error: told.append(error))
+        until(lambda: len(told) == 2, consumer)
+        assert isinstance(told[1], RemoteError)
+        assert told[1].code == ErrorCode.OFFSET_METADATA_TOO_LARGE
+        assert consumer.committed([(topic, 0)])[TopicPartition(topic, 0)] == Committed(7, "x", -1)
+
+
+def test_assigned_partitions_begin_where_the_group_has_committed(cluster: Cluster, topic: str, group: str) -> None:
+    fill(cluster, topic, 60)
+    with Consumer(cluster.bootstrap, group_id=group) as consumer:
+        consumer.assign([(topic, 0), (topic, 1)])
+        consumer.commit({(topic, 0): 4})
+    with Consumer(cluster.bootstrap, group_id=group, auto_offset_reset="latest") as consumer:
+        consumer.assign([(topic, 0), (topic, 1)])
+        assert [consumer.position(topic, 0), consumer.position(topic, 1)] == [4, 10]
+
+
+class Heard(RebalanceListener):
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, int]] = []
+
+    def on_partitions_assigned(self, partitions: Sequence[TopicPartition]) -> None:
+        self.calls.append(("assigned", len(partitions)))
+
+    def on_partitions_revoked(self, partitions: Sequence[TopicPartition]) -> None:
+        self.calls.append(("revoked", len(partitions)))
+
+    def on_partitions_lost(self, partitions: Sequence[TopicPartition]) -> None:
+        self.calls.append(("lost", len(partitions)))
+
+
+def test_a_listener_hears_what_comes_and_goes_and_cooperative_members_keep_the_rest(
+    cluster: Cluster, topic: str, group: str
+) -> None:
+    heard = Heard()
+    with Consumer(cluster.bootstrap, group_id=group) as one, Consumer(cluster.bootstrap, group_id=group) as two:
+        one.subscribe([topic], listener=heard)
+        until(lambda: shares(one) == [PARTITIONS], one)
+        kept = set(one.assignment())
+        two.subscribe([topic])
+        until(lambda: shares(one, two) == [3, 3], one, two)
+        assert set(one.assignment()) < kept
+        assert [call for call in heard.calls if call[1]] == [("assigned", 6), ("revoked", 3)]
+        one.unsubscribe()
+        assert heard.calls[-1] == ("revoked", 3)
+        assert one.assignment() == []
+
+
+def test_an_eager_member_gives_up_all_before_it_gets_its_share(cluster: Cluster, topic: str, group: str) -> None:
+    heard = Heard()
+    options = {"group_id": group, "partition_assignment_strategy": "range"}
+    with (
+        Consumer(cluster.bootstrap, **options) as one,  # type: ignore[arg-type]
+        Consumer(cluster.bootstrap, **options) as two,  # type: ignore[arg-type]
+    ):
+        one.subscribe([topic], listener=heard)
+        until(lambda: shares(one) == [PARTITIONS], one)
+        two.subscribe([topic])
+        until(lambda: shares(one, two) == [3, 3], one, two)
+    assert heard.calls == [("assigned", 6), ("revoked", 6), ("assigned", 3), ("revoked", 3)]
+
+
+def test_a_pattern_takes_in_topics_that_come_later(cluster: Cluster, group: str) -> None:
+    prefix = f"match-{next(_names)}"
+    with Admin(cluster.bootstrap) as admin, Consumer(cluster.bootstrap, group_id=group) as consumer:
+        admin.create_topic(f"{prefix}-a", 1)
+        consumer.subscribe(pattern=f"{prefix}-.*")
+        until(lambda: shares(consumer) == [1], consumer)
+        admin.create_topic(f"{prefix}-b", 2)
+        until(lambda: shares(consumer) == [3], consumer)
+        admin.create_partitions(f"{prefix}-a", 4)
+        until(lambda: shares(consumer) == [6], consumer)
+
+
+MEMBER = """
+import sys, time
+from ingest import Consumer
+consumer = Consumer(sys.argv[1], [sys.argv[2]], group_id=sys.argv[3], auto_offset_reset="earliest")
+while not consumer.assignment():
+    consumer.poll(20)
+print("assigned", flush=True)
+while True:
+    consumer.poll(20)
+    if len(sys.argv) > 4:
+        time.sleep(float(sys.argv[4]))
+"""
+
+
+def member(cluster: Cluster, topic: str, group: str, *more: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", MEMBER, cluster.bootstrap, topic, group, *more], stdout=subprocess.PIPE, text=True
+    )
+
+
+def test_a_killed_member_is_known_to_be_dead_long_before_its_session_ends(
+    cluster: Cluster, topic: str, group: str
+) -> None:
+    process = member(cluster, topic, group)
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "assigned\n"
+        with Consumer(cluster.bootstrap, [topic], group_id=group) as consumer:
+            until(lambda: shares(consumer) == [3], consumer)
+            os.kill(process.pid, signal.SIGKILL)
+            until(lambda: shares(consumer) == [PARTITIONS], consumer, timeout_s=5)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_a_member_that_computes_for_long_holds_nobody_up_and_stays(cluster: Cluster, topic: str, group: str) -> None:
+    """It keeps what it has; what others are to get of it they get when it polls again."""
+    process = member(cluster, topic, group, "3600")
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "assigned\n"
+        with (
+            Consumer(cluster.bootstrap, [topic], group_id=group) as one,
+            Consumer(cluster.bootstrap, [topic], group_id=group) as two,
+            Admin(cluster.bootstrap) as admin,
+        ):
+            admin.create_partitions(topic, 12)
+            until(lambda: sum(shares(one, two)) == 6, one, two)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_a_member_without_progress_lets_others_read_and_its_late_commit_is_refused(
+    cluster: Cluster, topic: str, group: str
+) -> None:
+    fill(cluster, topic, 12)
+    heard = Heard()
+    with (
+        Consumer(
+            cluster.bootstrap, group_id=group, max_poll_interval_ms=500, heartbeat_interval_ms=100,
+            auto_offset_reset="earliest", enable_auto_commit=False,
+        ) as slow,
+        Consumer(cluster.bootstrap, group_id=group, auto_offset_reset="earliest") as other,
+    ):  # fmt: skip
+        slow.subscribe([topic], listener=heard)
+        assert len(read_all(slow, 12)) == 12
+        other.subscribe([topic])
+        until(lambda: shares(other) == [PARTITIONS], other)
+        with pytest.raises(CommitFailed):
+            slow.commit()
+        assert len(read_all(other, 12)) == 12, "nothing was committed: it is read again"
+        until(lambda: shares(slow, other) == [3, 3], slow, other)
+        assert ("lost", PARTITIONS) in heard.calls
+
+
+def test_a_static_member_that_comes_back_moves_nothing(cluster: Cluster, topic: str, group: str) -> None:
+    options = {"group_id": group, "group_instance_id": "a"}
+    with Consumer(cluster.bootstrap, [topic], group_id=group, group_instance_id="b") as other:
+        with Consumer(cluster.bootstrap, [topic], **options) as first:  # type: ignore[arg-type]
+            until(lambda: shares(first, other) == [3, 3], first, other)
+            had = first.assignment()
+        with Consumer(cluster.bootstrap, [topic], **options) as second:  # type: ignore[arg-type]
+            until(lambda: shares(second) == [3], second)
+            assert sorted(second.assignment()) == sorted(had)
+            assert shares(other) == [3]
+
+
+def test_a_static_member_under_the_same_name_ends_the_older_one(cluster: Cluster, topic: str, group: str) -> None:
+    options = {"group_id": group, "group_instance_id": "a"}
+    with Consumer(cluster.bootstrap, [topic], **options) as first:  # type: ignore[arg-type]
+        until(lambda: shares(first) == [PARTITIONS], first)
+        with Consumer(cluster.bootstrap, [topic], **options) as second:  # type: ignore[arg-type]
+            until(lambda: shares(second) == [PARTITIONS], second)
+            with pytest.raises(RemoteError, match="taken over") as refused:
+                until(lambda: False, first)
+            assert refused.value.code == ErrorCode.FENCED_INSTANCE_ID
+
+
+def test_members_without_a_common_assignor_are_told_so(cluster: Cluster, topic: str, group: str) -> None:
+    with (
+        Consumer(cluster.bootstrap, [topic], group_id=group, partition_assignment_strategy="range") as one,
+        Consumer(cluster.bootstrap, [topic], group_id=group) as two,
+    ):
+        until(lambda: shares(one) == [PARTITIONS], one)
+        with pytest.raises(RemoteError, match="assignor in common"):
+            until(lambda: False, two)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"partition_assignment_strategy": "best"}, "cooperative-sticky"),
+        ({"partition_assignment_strategy": ["range", "cooperative-sticky"]}, "mixes"),
+        ({"group_id": None, "group_instance_id": "a"}, "group_id"),
+    ],
+)
+def test_settings_that_can_not_be_are_refused_at_once(cluster: Cluster, options: dict[str, object], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        Consumer(cluster.bootstrap, **{"group_id": "g", **options})  # type: ignore[arg-type]
+
+
+def test_calls_that_need_a_group_or_none_say_so(cluster: Cluster, topic: str, group: str) -> None:
+    with Consumer(cluster.bootstrap) as consumer:
+        consumer.assign([(topic, 0)])
+        with pytest.raises(UsageError, match="group_id"):
+            consumer.commit()
+        with pytest.raises(UsageError, match="pattern"):
+            consumer.subscribe()
+        with pytest.raises(ConfigError, match="regular expression"):
+            consumer.subscribe(pattern="(")
+    with Consumer(cluster.bootstrap, [topic], group_id=group) as consumer:
+        with pytest.raises(UsageError, match="unsubscribe"):
+            consumer.assign([(topic, 0)])
+        with pytest.raises(UsageError, match="negative"):
+            consumer.commit({(topic, 0): -1})
+
+
+def test_an_empty_group_name_is_refused(cluster: Cluster, topic: str) -> None:
+    with (
+        Consumer(cluster.bootstrap, [topic], group_id="") as consumer,
+        pytest.raises(RemoteError, match="INVALID_GROUP_ID"),
+    ):
+        until(lambda: False, consumer)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from tests.fuzz import config, mqtt, records, storage, wire
+from tests.fuzz import config, groups, mqtt, records, storage, wire
 from tests.fuzz.decoder import Decoder
 
 _SOURCES: tuple[Callable[[], Iterable[Decoder]], ...] = (
     records.decoders,
     wire.decoders,
+    groups.decoders,
     storage.decoders,
     mqtt.decoders,
     config.decoders,

@@ -289,9 +289,10 @@ def test_a_static_member_under_the_same_name_ends_the_older_one(cluster: Cluster
 def test_members_without_a_common_assignor_are_told_so(cluster: Cluster, topic: str, group: str) -> None:
     with (
         Consumer(cluster.bootstrap, [topic], group_id=group, partition_assignment_strategy="range") as one,
-        Consumer(cluster.bootstrap, [topic], group_id=group) as two,
+        Consumer(cluster.bootstrap, group_id=group) as two,
     ):
         until(lambda: shares(one) == [PARTITIONS], one)
+        two.subscribe([topic])
         with pytest.raises(RemoteError, match="assignor in common"):
             until(lambda: False, two)
 

@@ -12,7 +12,7 @@ from ingest.client.cluster import Cluster, monotonic_ms
 from ingest.client.fetcher import Fetcher
 from ingest.client.forks import leave_to_parent, survive_forks
 from ingest.client.groups.assignors import Assignor, assignors_named
-from ingest.client.groups.committed import Committed
+from ingest.client.groups.committed import Committed, MemberId
 from ingest.client.groups.group_consumer import CALL_TIMEOUT_MS, GroupConsumer, GroupSettings, OnCommit
 from ingest.client.groups.listener import RebalanceListener
 from ingest.client.groups.member import MemberConfig
@@ -25,7 +25,7 @@ from ingest.records.batch import Columns, Record
 from ingest.serializers import Deserializer, deserializer
 from ingest.wire.messages import EARLIEST_TIMESTAMP, LATEST_TIMESTAMP
 
-__all__ = ["Columns", "Committed", "Consumer", "RebalanceListener", "Record", "TopicPartition"]
+__all__ = ["Columns", "Committed", "Consumer", "MemberId", "RebalanceListener", "Record", "TopicPartition"]
 
 
 class Consumer:
@@ -356,6 +356,10 @@ class Consumer:
         names = [TopicPartition(*item) for item in partitions]
         self._know({name.topic for name in names}, timeout_ms)
         return self._in_group().committed(names, timeout_ms=timeout_ms)
+
+    def group_metadata(self) -> MemberId | None:
+        """Return the generation and member id that commits are made under; None: it is no member now."""
+        return self._in_group().identity()
 
     def _in_group(self) -> GroupConsumer:
         if self._closed:

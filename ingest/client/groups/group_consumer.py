@@ -293,10 +293,12 @@ class GroupConsumer:
     def _note(self, offsets: Mapping[TopicPartition, Committed]) -> None:
         self._committed.update((name, item.offset) for name, item in offsets.items())
 
+    def identity(self) -> MemberId | None:
+        """Return under what commits are made: nobody's if nothing is subscribed to; None: it is no member now."""
+        return MemberId() if self._membership is None else self._membership.identity()
+
     def _identity(self) -> MemberId:
-        if self._membership is None:
-            return MemberId()
-        identity = self._membership.identity()
+        identity = self.identity()
         if identity is None:
             raise CommitFailed("the consumer is no member of its group now", code=int(ErrorCode.UNKNOWN_MEMBER_ID))
         return identity

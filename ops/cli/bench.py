@@ -104,6 +104,20 @@ def failover(**options: Any) -> None:
 
 
 @bench.command()
+@click.option("--members", default=10, show_default=True, help="Of the group that is rebalanced.")
+@click.option("--partitions", default=100, show_default=True, help="That they share.")
+@click.option("--rounds", default=5, show_default=True, help="Each kills a member, has one leave, and replaces both.")
+@click.option("--groups", default=1000, show_default=True, help="That commit, ten partitions each.")
+@click.option("--rate", default=1000, show_default=True, help="Commits per second.")
+@click.option("--seconds", default=10.0, show_default=True, help="For how long they commit.")
+def groups(**options: Any) -> None:
+    """Rebalances of a consumer group, latency of commits, and a coordinator's death, with three copies."""
+    from ops.bench.groups import bench_groups
+
+    _print(bench_groups(**options))
+
+
+@bench.command()
 @click.option("--seconds", default=60.0, show_default=True, help="How long nothing happens.")
 @click.option("--partitions", default=1000, show_default=True, help="With three copies each.")
 def idle(**options: Any) -> None:

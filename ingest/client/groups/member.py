@@ -143,7 +143,7 @@ class Member:
         self._assigned_for: Mapping[str, int] = {}
         self._is_leader = False
         self._packed: tuple[bytes, ...] = ()
-        self._gave_up_some = False
+        self._claimed: frozenset[TopicPartition] = frozenset()  # when it joined: others have to wait for these
         self._asked: Message | None = None  # what is under way, and its number
         self._number = 0
         self._not_before_ms = 0
@@ -183,15 +183,13 @@ class Member:
                 self._lost -= partitions
             case Revoke(partitions) if partitions <= self.owned:
                 self.owned -= partitions
-                self._gave_up_some = True
                 if self.phase is Phase.GIVING_UP and not self.owned:
                     self._join_again()
             case Assign(partitions) if change == self.change():
                 self.owned |= partitions
                 self._assigned = None
-                if self._gave_up_some and self._cooperative:
+                if self._claimed - self.owned:
                     self._join_again()  # others wait for what was let go of
-                self._gave_up_some = False
             case _:
                 return False
         return True
@@ -278,7 +276,8 @@ class Member:
         config = self._config
         assert self._topics is not None
         self._joined_topics = self._topics
-        owned = tuple(sorted(self.owned)) if self._cooperative else ()
+        self._claimed = self.owned if self._cooperative else frozenset()
+        owned = tuple(sorted(self._claimed))
         last, last_generation = self._last_assigned
         metadata = []
         for assignor in config.assignors:
@@ -386,7 +385,6 @@ class Member:
             self._give_up(error)
             return
         self._assigned = frozenset(assignment.partitions)
-        self._gave_up_some = False
         self._last_assigned = (self._assigned, self.generation)
         self.phase = Phase.STABLE
 

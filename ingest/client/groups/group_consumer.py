@@ -63,6 +63,7 @@ class GroupConsumer:
         self._client_id = client_id
         self._coordinator = Coordinator(cluster, settings.member.group)
         self._membership: Membership | None = None
+        self._dropped: weakref.finalize[[], GroupConsumer] | None = None  # a consumer that nobody closes leaves too
         self._listener = RebalanceListener()
         self._failure: ForebayError | None = None
         self._commit_at_ms = 0
@@ -82,7 +83,7 @@ class GroupConsumer:
         if self._membership is None:
             membership = Membership(self._bootstrap, self._settings.member, self._news_fd, client_id=self._client_id)
             self._membership = membership
-            weakref.finalize(self, membership.stop)
+            self._dropped = weakref.finalize(self, membership.stop)
         self._membership.subscribe(topics, pattern)
 
     def unsubscribe(self) -> None:
@@ -90,6 +91,8 @@ class GroupConsumer:
         if self._membership is not None:
             held = list(self._fetcher.positions)
             self._give_up(held)
+            assert self._dropped is not None
+            self._dropped.detach()
             self._membership.close()
             self._membership = None
 

@@ -132,7 +132,7 @@ class Member:
         self.generation = NO_GENERATION
         self.protocol = ""
         self.owned: frozenset[TopicPartition] = frozenset()
-        self.failure: ForebayError | None = None
+        self.failure: Exception | None = None
         self._topics: tuple[str, ...] | None = None
         self._joined_topics: tuple[str, ...] = ()
         self._assigned: frozenset[TopicPartition] | None = None  # what the user has not taken up yet

@@ -89,7 +89,7 @@ class Membership:
         """Return what the user is to do now.
 
         Raises:
-            ForebayError: the group does not take this member; it is not tried again.
+            ForebayError: the group does not take this member; it is not tried again. Any other is a bug of ours.
         """
         with self._lock:
             change = self._member.change()
@@ -130,6 +130,7 @@ class Membership:
         self.stop()
         if self._thread is not None:
             self._thread.join()
+        os.close(self._wake_fd)
 
     # ---- the thread --------------------------------------------------------------------------------------------------
 
@@ -150,7 +151,7 @@ class Membership:
                 if not cluster.unsure:
                     cluster.wait(max(0, min(due_ms, cluster.deadline_ms()) - monotonic_ms()))
             self._leave(cluster)
-        except ForebayError as error:
+        except Exception as error:  # the thread ends: whatever it was, the user is told at the next poll
             with self._lock:
                 self._member.failure = error
             self._tell()

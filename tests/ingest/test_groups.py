@@ -10,9 +10,12 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 
+import msgspec
+import numpy as np
 import pytest
 
 from ingest import Admin, Consumer, Producer
+from ingest.client.groups.membership import this_process
 from ingest.consumer import Committed, RebalanceListener, TopicPartition
 from ingest.errors import CommitFailed, ConfigError, RemoteError, UsageError
 from ingest.wire.codes import ErrorCode
@@ -239,6 +242,24 @@ def test_a_member_that_computes_for_long_holds_nobody_up_and_stays(cluster: Clus
     finally:
         process.kill()
         process.wait()
+
+
+def test_a_member_on_another_machine_stays_while_its_user_computes_for_longer_than_its_session(
+    cluster: Cluster, topic: str, group: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its process can't be watched: its own thread has to be heard."""
+    elsewhere = msgspec.structs.replace(this_process(), machine="elsewhere")
+    monkeypatch.setattr("ingest.consumer.this_process", lambda: elsewhere)
+    with Consumer(cluster.bootstrap, [topic], group_id=group, session_timeout_ms=6_000) as consumer:
+        until(lambda: shares(consumer) == [PARTITIONS], consumer)
+        before = consumer.group_metadata()
+        deadline = time.monotonic() + 7
+        numbers = np.arange(1_000_000.0)
+        while time.monotonic() < deadline:
+            numbers = np.sqrt(numbers * numbers + 1)
+        consumer.poll(100)
+        assert consumer.group_metadata() == before
+        assert shares(consumer) == [PARTITIONS]
 
 
 def test_a_member_without_progress_lets_others_read_and_its_late_commit_is_refused(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 import structlog
@@ -14,7 +14,7 @@ from brokerd.groups.records import Fact, decode, encode
 from brokerd.groups.shard import Shard
 from brokerd.serving.outbox import Outbox, Peer
 from brokerd.serving.partition import Partition
-from ingest.errors import CorruptBatch, DiskFull, RemoteError, UnsupportedFormat
+from ingest.errors import CorruptBatch, DiskFull, LogDirOffline, RemoteError, StorageError, UnsupportedFormat
 from ingest.records.batch import decode_batch, encode_batch
 from ingest.records.header import hop_headers
 from ingest.wire.codes import ErrorCode
@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 LOAD_BYTES = 1 << 20  # read between two looks at the sockets: some milliseconds
+LOAD_RETRY_MS = 100
 FACTS_IN_BATCH = 5_000
+FACTS_AT_ONCE = 2_000  # decoded between two looks at the sockets: as long
 
 
 class HostedShard:
@@ -34,6 +36,7 @@ class HostedShard:
 
     Attributes:
         shard: None until everything stored was read.
+        damage: Where stored records are bad; empty: nowhere.
         watches: Processes to watch, and no longer to watch; the owner takes them.
     """
 
@@ -44,6 +47,9 @@ class HostedShard:
         self._outbox = outbox
         self.shard: Shard | None = None
         self.watches: list[Watch] = []
+        self.damage = ""
+        self._loading = Shard(config)
+        self._load_at_ms = 0
         self._load_offset = partition.log.start_offset
         self._load_end = partition.log.end_offset
         self._found: dict[bytes, bytes | None] = {}
@@ -59,8 +65,7 @@ class HostedShard:
     def configure(self, config: GroupConfig) -> None:
         """Take other settings."""
         self._config = config
-        if self.shard is not None:
-            self.shard.configure(config)
+        self._loading.configure(config)
 
     @property
     def waiting(self) -> int:
@@ -69,31 +74,38 @@ class HostedShard:
 
     # ---- loading -----------------------------------------------------------------------------------------------------
 
-    def load_some(self, now_ms: int) -> None:
-        """Read the next stretch of what is stored; at its end begin to coordinate.
+    def load_some(self, now_ms: int, deleted_topics: Collection[bytes]) -> None:
+        """Read the next stretch of what is stored, then decode the latest record under each key; then coordinate.
 
-        Cost: a megabyte, and at the end decoding the latest record under each key.
+        Args:
+            deleted_topics: What was committed to these is forgotten.
+        Cost: a megabyte, or some thousand records.
         """
+        if now_ms < self._load_at_ms:
+            return
         source = self.partition.log
         if self._load_offset < self._load_end:
             try:
                 self._read(source)
             except CorruptBatch as error:
-                following = getattr(error, "next_offset", -1)
-                if following <= self._load_offset:
-                    raise
-                log.error("records of groups are lost to damage", partition=source.partition, reason=str(error))
-                self._load_offset = following
+                self.damage = str(error)
+                self._load_offset = max(self._load_offset + 1, getattr(error, "next_offset", -1))
+                log.error("records of groups are lost to damage", partition=source.partition, reason=self.damage)
+            except LogDirOffline:
+                raise
+            except StorageError as error:  # no descriptor left
+                self._load_at_ms = now_ms + LOAD_RETRY_MS
+                log.warning("groups can't be loaded yet", partition=source.partition, reason=str(error))
             return
-        shard = Shard(self._config)
-        for key, value in self._found.items():
+        for _ in range(min(FACTS_AT_ONCE, len(self._found))):
             try:
-                shard.replay(decode(key, value), now_ms)
+                self._loading.replay(decode(*self._found.popitem()), now_ms)
             except UnsupportedFormat as error:
                 log.error("a record of groups is not understood", partition=source.partition, reason=str(error))
-        self._found = {}
-        self.shard = shard
-        self.take(shard.loaded(now_ms))
+        if not self._found:
+            self.shard = self._loading
+            self.take(self.shard.loaded(now_ms))
+            self.take(self.shard.topics_deleted(deleted_topics))
 
     def _read(self, source: Log) -> None:
         data = source.read(self._load_offset, LOAD_BYTES, end=self._load_end)

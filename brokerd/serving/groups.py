@@ -72,6 +72,7 @@ class GroupRoom:
 
     Attributes:
         touched: Partitions appended to; the owner takes them, flushes them and moves their high watermark.
+        damaged: Partitions in which damage was met, and where; the owner takes them.
         wanted: Somebody asked for a group, and the topic does not exist yet; the owner creates it.
     """
 
@@ -83,8 +84,10 @@ class GroupRoom:
         self._shards: dict[int, HostedShard] = {}
         self._topic: TopicMetadata | None = None
         self._known_topics: frozenset[bytes] = frozenset()
+        self._deleted_topics: frozenset[bytes] = frozenset()
         self._unwatched: list[Watch] = []
         self.touched: dict[Partition, None] = {}
+        self.damaged: dict[Partition, str] = {}
         self.wanted = False
 
     # ---- which groups are here ---------------------------------------------------------------------------------------
@@ -97,12 +100,11 @@ class GroupRoom:
             for hosted in self._shards.values():
                 hosted.configure(config)
         self._topic = next((topic for topic in snapshot.topics if topic.name == CONSUMER_OFFSETS), None)
-        known = frozenset(topic.topic_id for topic in snapshot.topics)
-        gone = (self._known_topics - known) | set(snapshot.deleted_topic_ids)
-        self._known_topics = known
-        for hosted in self._shards.values() if gone else ():
+        self._known_topics = frozenset(topic.topic_id for topic in snapshot.topics)
+        self._deleted_topics = frozenset(snapshot.deleted_topic_ids)
+        for hosted in self._shards.values() if self._deleted_topics else ():
             if hosted.shard is not None:
-                hosted.take(hosted.shard.topics_deleted(gone))
+                hosted.take(hosted.shard.topics_deleted(self._deleted_topics))
 
     def lead(self, partition: Partition) -> None:
         """Coordinate the groups of a partition that is led here, perhaps under a new epoch."""
@@ -134,7 +136,9 @@ class GroupRoom:
         """Go on reading what is stored."""
         for hosted in self._shards.values():
             if hosted.shard is None:
-                hosted.load_some(now_ms)
+                hosted.load_some(now_ms, self._deleted_topics)
+                if hosted.damage:
+                    self.damaged[hosted.partition], hosted.damage = hosted.damage, ""
                 return
 
     # ---- requests ----------------------------------------------------------------------------------------------------

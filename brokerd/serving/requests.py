@@ -304,7 +304,7 @@ class RequestHandler:
 
     def _settle_damage(self, now_ms: int) -> None:
         """Have what was found damaged refilled, and tell the controller at once."""
-        for room in (self.fetch, self.offsets, self.followers):
+        for room in (self.fetch, self.offsets, self.followers, self.groups):
             damaged, room.damaged = room.damaged, {}
             for partition, reason in damaged.items():
                 self.partitions.damaged(partition.key, reason)

@@ -450,8 +450,27 @@ class Consumer:
         return batches
 
     def __iter__(self) -> Iterator[Record]:
+        """Give record after record, for ever; those that a `break` leaves are not counted as handed out."""
         while not self._closed:
-            yield from self.poll(1000)
+            records = self.poll(1000)
+            given = 0
+            try:
+                for record in records:
+                    given += 1
+                    yield record
+            finally:
+                self._take_back(records[given:])
+
+    def _take_back(self, records: Sequence[Record]) -> None:
+        """Have the next poll give these again."""
+        first: dict[TopicPartition, int] = {}
+        for record in records:
+            first.setdefault(TopicPartition(record.topic, record.partition), record.offset)
+        for name, offset in first.items():
+            position = self._fetcher.positions.get(name)
+            if position is not None:
+                position.seek(offset)
+                self._fetcher.void(name)
 
     def _await_buffer(self, timeout_ms: int) -> None:
         fetcher, cluster = self._fetcher, self._cluster
@@ -509,7 +528,11 @@ class Consumer:
         """Commit what was handed out if auto commit is on, leave the group, close; arrays handed out stay valid."""
         if not self._closed:
             if self._group is not None:
-                self._group.close()
+                self._group.close(commit=True)
+            self._shut()
+
+    def _shut(self) -> None:
+        if not self._closed:
             self._closed = True
             self._fetcher.close()
             self._cluster.close()
@@ -517,7 +540,11 @@ class Consumer:
     def __enter__(self) -> Consumer:
         return self
 
-    def __exit__(self, *exc_info: object) -> None:
+    def __exit__(self, kind: object, *exc_info: object) -> None:
+        """Close. After an error nothing is committed by itself: what was handed out may not be done."""
+        if kind is not None and self._group is not None and not self._closed:
+            self._group.close(commit=False)
+            self._shut()
         self.close()
 
     def after_fork(self) -> None:

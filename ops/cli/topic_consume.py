@@ -115,7 +115,11 @@ def consume(
                 else:
                     consumer.assign(chosen)
                     _go_to(consumer, chosen, start)
-                damaged = _print_all(consumer, chosen, write, count, exit_at_end, timeout_ms)
+                try:
+                    damaged = _print_all(consumer, chosen, write, count, exit_at_end, timeout_ms)
+                except KeyboardInterrupt:
+                    consumer.close()  # what was printed is done
+                    raise
         except KeyboardInterrupt:
             raise Failed("interrupted", INTERRUPTED) from None
         except BrokenPipeError:

@@ -109,6 +109,32 @@ def test_what_was_not_committed_is_read_again(cluster: Cluster, topic: str, grou
         assert read_all(consumer, 11) == list(range(1, 12))
 
 
+def test_what_a_break_leaves_is_given_to_the_next_one(cluster: Cluster, topic: str, group: str) -> None:
+    fill(cluster, topic, 60)
+    seen: list[int] = []
+    for _ in range(6):
+        with Consumer(cluster.bootstrap, [topic], group_id=group, auto_offset_reset="earliest") as consumer:
+            for number, record in enumerate(consumer, 1):
+                seen.append(int(record.value))
+                if number == 10:
+                    break
+    assert sorted(seen) == list(range(60))
+
+
+def test_an_error_in_the_callers_work_commits_nothing_by_itself(cluster: Cluster, topic: str, group: str) -> None:
+    fill(cluster, topic, 6)
+
+    def work() -> None:
+        with Consumer(cluster.bootstrap, [topic], group_id=group, auto_offset_reset="earliest") as consumer:
+            assert read_all(consumer, 6)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        work()
+    with Consumer(cluster.bootstrap, [topic], group_id=group, auto_offset_reset="earliest") as consumer:
+        assert read_all(consumer, 6) == list(range(6))
+
+
 def test_a_commit_without_waiting_tells_its_outcome(cluster: Cluster, topic: str, group: str) -> None:
     with Consumer(cluster.bootstrap, group_id=group, enable_auto_commit=False) as consumer:
         consumer.assign([(topic, 0)])

@@ -327,8 +327,10 @@ class GroupConsumer:
         """Whether answers of the coordinator are awaited."""
         return self._coordinator.busy or bool(self._retry)
 
-    def close(self) -> None:
-        """Commit what was handed out, if auto commit is on, and leave the group."""
+    def close(self, *, commit: bool) -> None:
+        """Leave the group; with `commit` what was handed out is committed first, if auto commit is on."""
+        if not commit:
+            self._settings = self._settings._replace(auto_commit=False)
         if self._membership is not None:
             self.unsubscribe()
         elif self._settings.auto_commit:

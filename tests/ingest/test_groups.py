@@ -379,3 +379,29 @@ def test_an_empty_group_name_is_refused(cluster: Cluster, topic: str) -> None:
         pytest.raises(RemoteError, match="INVALID_GROUP_ID"),
     ):
         until(lambda: False, consumer)
+
+
+def test_a_coordinator_that_dies_and_comes_back_moves_nothing(own_cluster: Cluster) -> None:
+    with Admin(own_cluster.bootstrap) as admin:
+        admin.create_topic("t", PARTITIONS)
+    fill(own_cluster, "t", 60)
+    heard = Heard()
+    with (
+        Consumer(own_cluster.bootstrap, group_id="g", auto_offset_reset="earliest") as one,
+        Consumer(own_cluster.bootstrap, ["t"], group_id="g", auto_offset_reset="earliest") as two,
+    ):
+        one.subscribe(["t"], listener=heard)
+        until(lambda: shares(one, two) == [3, 3], one, two)
+        before = one.group_metadata(), two.group_metadata()
+        heard.calls.clear()
+        one.commit({(name.topic, name.partition): 5 for name in one.assignment()})
+        own_cluster.kill("broker-1")
+        own_cluster.start_broker(1)
+        found = one.committed(one.assignment())
+        assert {item.offset for item in found.values() if item is not None} == {5}
+        one.commit()
+        two.commit()
+        one.poll(500)
+        two.poll(500)
+        assert (one.group_metadata(), two.group_metadata()) == before
+        assert heard.calls == []

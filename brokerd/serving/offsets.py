@@ -1,4 +1,4 @@
-"""Where logs begin and end: ListOffsets, and DeleteRecords, which moves the begin."""
+"""Where logs begin and end, what lies between: ListOffsets, OffsetLag, and DeleteRecords, which moves the begin."""
 
 from __future__ import annotations
 
@@ -17,6 +17,10 @@ from ingest.wire.messages import (
     ListOffsetsPartition,
     ListOffsetsRequest,
     ListOffsetsResponse,
+    OffsetLag,
+    OffsetLagPartition,
+    OffsetLagRequest,
+    OffsetLagResponse,
 )
 
 
@@ -68,6 +72,33 @@ class OffsetsRoom:
         if at is None:
             return ListedOffset(0, -1, -1, epoch)
         return ListedOffset(0, max(at[0], log.start_offset), at[1], epoch)
+
+    def offset_lag(self, peer: Peer, request: Request, wall_ms: int) -> None:
+        """Say what readers at offsets have not read yet, as `Log.unread` finds it."""
+        body: OffsetLagRequest = request.body
+        lags = [self._offset_lag(item, wall_ms) for item in body.partitions]
+        self._outbox.answer(peer, request.correlation_id, OffsetLagResponse(lags))
+
+    def _offset_lag(self, item: OffsetLagPartition, wall_ms: int) -> OffsetLag:
+        found = self._find(item.topic_id, item.partition)
+        if isinstance(found, ErrorCode):
+            return OffsetLag(int(found))
+        code = found.check_epoch(item.leader_epoch)
+        if not code and item.offset < 0:
+            code = ErrorCode.INVALID_REQUEST
+        elif not code and not found.knows_its_end:
+            code = ErrorCode.OFFSET_NOT_AVAILABLE
+        if code:
+            return OffsetLag(int(code))
+        log = found.log
+        try:
+            unread = log.unread(item.offset, end=log.high_watermark)
+        except LogDirOffline:
+            raise
+        except (StorageError, OSError):
+            return OffsetLag(int(ErrorCode.KAFKA_STORAGE_ERROR))
+        age_ms = 0 if unread.append_time_ms < 0 else max(0, wall_ms - unread.append_time_ms)
+        return OffsetLag(0, log.start_offset, log.high_watermark, unread.records, unread.size_bytes, age_ms)
 
     def delete_records(self, peer: Peer, request: Request) -> None:
         """Raise log starts; followers hear of it with the next answer to their fetches."""

@@ -164,6 +164,8 @@ class RequestHandler:
             self._metadata(peer, request, now_ms)
         elif api_key == ApiKey.LIST_OFFSETS:
             self.offsets.list_offsets(peer, request)
+        elif api_key == ApiKey.OFFSET_LAG:
+            self.offsets.offset_lag(peer, request, wall_ms)
         elif api_key == ApiKey.DELETE_RECORDS:
             self.offsets.delete_records(peer, request)
         elif api_key == ApiKey.INIT_PRODUCER_ID:

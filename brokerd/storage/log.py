@@ -16,7 +16,7 @@ from brokerd.storage.disk import Disk
 from brokerd.storage.errors import OffsetOutOfRange, StaleLeaderEpoch
 from brokerd.storage.history import epoch_end, last_epoch, rebuild_producers
 from brokerd.storage.log_reader import LogReader
-from brokerd.storage.log_values import Appended, FlushTarget
+from brokerd.storage.log_values import NOTHING_UNREAD, Appended, FlushTarget, Unread
 from brokerd.storage.page import Row
 from brokerd.storage.producer_state import ProducerState
 from brokerd.storage.recovery import Recovered
@@ -35,7 +35,7 @@ from ingest.records.header import FLAG_LOG_APPEND_TIME, BatchHeader
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-__all__ = ["Appended", "FlushTarget", "Log", "OffsetOutOfRange"]
+__all__ = ["Appended", "FlushTarget", "Log", "OffsetOutOfRange", "Unread"]
 
 _EMPTY = memoryview(b"")
 _EPOCH_ENDS_MAX = 64  # a client names epochs as it likes
@@ -358,6 +358,18 @@ class Log:
         Cost: for each older segment two small reads, then a look into one index.
         """
         return self._reader.offset_for_time(timestamp_ms, self.start_offset, end)
+
+    def unread(self, offset: int, *, end: int) -> Unread:
+        """Return what a reader at `offset` has not read of what lies below `end`: its lag.
+
+        An offset below the log start counts from there.
+
+        Raises:
+            StorageError: no file descriptor is left to open a segment with.
+        Cost: two looks into indexes with a few headers each; for each segment between a stat at most.
+        """
+        offset = max(offset, self.start_offset)
+        return self._reader.unread(offset, end) if offset < end else NOTHING_UNREAD
 
     def epoch_end(self, epoch: int) -> tuple[int, int] | None:
         """Return the greatest epoch up to `epoch` with records here and where it ends; None: damage hides it.

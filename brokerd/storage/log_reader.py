@@ -7,15 +7,19 @@ from pathlib import Path
 
 from brokerd.storage.errors import QuarantinedBatch
 from brokerd.storage.files import File
+from brokerd.storage.log_values import Unread
 from brokerd.storage.segment import Segment
 from brokerd.storage.segments import Segments
 from brokerd.storage.unflushed import Unflushed
 from ingest.errors import CorruptBatch, StorageError, UnsupportedFormat
 from ingest.records.checksum import crc32c
-from ingest.records.header import HEADER_SIZE, decode_header, verify_batch
+from ingest.records.header import HEADER_SIZE, BatchHeader, decode_header, verify_batch
 
 _CURSORS_MAX = 64  # readers of one partition whose place is remembered
 _OPEN_SEALED_MAX = 4
+_ENDS_LOOKED_FOR_MAX = (
+    4  # at some 50 us each; the others count by what their files take, to a page, until the next time
+)
 _SCRUB_BATCHES_MAX = 100  # at some 10 us each: requests wait no longer than 1 ms
 
 
@@ -140,19 +144,22 @@ class LogReader:
 
     def _quarantine(self, index: int, position: int, offset: int, reason: str) -> QuarantinedBatch:
         """Note damage and say where reading can go on."""
+        following = self._behind(index, position, offset)
+        self.quarantined[offset] = following
+        return QuarantinedBatch(
+            f"{self._segments.items[index].path} at byte {position}: {reason}; reading goes on at offset {following}",
+            position=position,
+            next_offset=following,
+        )
+
+    def _behind(self, index: int, position: int, offset: int) -> int:
+        """Return the offset at which reading goes on behind the damage at `position`, -1: all of the segment."""
         segment, end = self._segments.items[index], self._segments.end_of(index)
         for start, stop in self.lost:
             if start <= offset < stop:
                 end = stop
         good = segment.next_good(position, offset, end) if position >= 0 else None
-        following = good[0] if good is not None else end
-        following = max(following, offset + 1)
-        self.quarantined[offset] = following
-        return QuarantinedBatch(
-            f"{segment.path} at byte {position}: {reason}; reading goes on at offset {following}",
-            position=position,
-            next_offset=following,
-        )
+        return max(good[0] if good is not None else end, offset + 1)
 
     def scrub(self, bytes_max: int, start_offset: int) -> tuple[int, str]:
         """Verify the batches that follow those verified last; see `Log.scrub`."""
@@ -181,6 +188,59 @@ class LogReader:
             offset = max(offset, end)
         self._scrub_offset = 0
         return size, ""
+
+    def unread(self, offset: int, end: int) -> Unread:
+        """Return what lies in [offset, end); see `Log.unread`."""
+        found = self._first_batch(offset, end)
+        if found is None:
+            return Unread(end - offset, 0, -1)
+        first, start, header = found
+        last, stop = self._end_position(end)
+        segments = self._segments
+        size, looks = stop - start, 0
+        for index in range(first, last):
+            segment = segments.items[index]
+            if not segment.data_end_known:
+                looks += 1
+                if looks > _ENDS_LOOKED_FOR_MAX:
+                    size += segment.stored_bytes()
+                    continue
+                self._open(segment)
+            size += segment.data_end(segments.end_of(index))
+        return Unread(end - offset, max(0, size), header.append_time_ms)
+
+    def _first_batch(self, offset: int, end: int) -> tuple[int, int, BatchHeader] | None:
+        """Return (segment index, position, header) of the first good batch that reaches `offset`, None: none does."""
+        while offset < end:
+            known = self.quarantined.get(offset)
+            if known is not None:
+                offset = known
+                continue
+            index = self._segments.index_at(offset)
+            segment = self._segments.items[index]
+            try:
+                self._open(segment)
+                position, header = segment.locate(offset, self._segments.end_of(index))
+            except (CorruptBatch, UnsupportedFormat) as error:
+                offset = self._behind(index, getattr(error, "position", -1), offset)
+                continue
+            return (index, position, header) if header.base_offset < end else None
+        return None
+
+    def _end_position(self, end: int) -> tuple[int, int]:
+        """Return (segment index, position) behind the last batch that reaches below `end`."""
+        index = self._segments.index_at(end)
+        segment = self._segments.items[index]
+        if end >= self._segments.end_offset:
+            return index, segment.size
+        if end == segment.base_offset:
+            return index, 0
+        try:
+            self._open(segment)
+            position, header = segment.locate(end, self._segments.end_of(index))
+        except (CorruptBatch, UnsupportedFormat) as error:
+            return index, max(0, getattr(error, "position", -1))
+        return index, position + (header.padded_size if header.base_offset < end else 0)
 
     def offset_for_time(self, timestamp_ms: int, start: int, end: int) -> tuple[int, int] | None:
         """Return the first batch in [start, end) with a record at or after the time; see `Log.offset_for_time`."""

@@ -20,6 +20,23 @@ class Appended(msgspec.Struct, frozen=True, array_like=True, gc=False):
     duplicate: bool = False
 
 
+class Unread(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What lies between a reader's offset and an end.
+
+    Attributes:
+        records: Offsets; in a compacted log some of them may be holes.
+        size_bytes: Of the stored batches that hold any of them, each whole.
+        append_time_ms: When the oldest was appended, by the leader's wall clock; -1: nothing is unread.
+    """
+
+    records: int
+    size_bytes: int
+    append_time_ms: int
+
+
+NOTHING_UNREAD = Unread(0, 0, -1)
+
+
 class FlushTarget(msgspec.Struct, frozen=True):
     """What a flush must make durable for everything below `end_offset` of `log` to count. Captured by the owner."""
 

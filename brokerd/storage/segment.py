@@ -12,7 +12,7 @@ from brokerd.storage.files import CREATE_NEW, READ, READ_WRITE, File, copy_prefi
 from brokerd.storage.segment_index import SegmentIndex
 from brokerd.storage.syscalls import punch_hole
 from brokerd.storage.walk import find_magic, walk_batches, walk_headers
-from ingest.errors import CorruptBatch
+from ingest.errors import CorruptBatch, UnsupportedFormat
 from ingest.failpoints import failpoint
 from ingest.limits import KIB
 from ingest.log.index import IndexDamaged
@@ -35,7 +35,18 @@ class Segment:
         since_age_ms: The directory's running time at the first append; -1: empty or not known.
     """
 
-    __slots__ = ("_disk", "allocated", "base_offset", "file", "index", "path", "sealed", "since_age_ms", "size")
+    __slots__ = (
+        "_data_end",
+        "_disk",
+        "allocated",
+        "base_offset",
+        "file",
+        "index",
+        "path",
+        "sealed",
+        "since_age_ms",
+        "size",
+    )
 
     def __init__(self, disk: Disk, directory: Path, base_offset: int, index_interval_bytes: int) -> None:
         self._disk = disk
@@ -47,6 +58,7 @@ class Segment:
         self.allocated = 0
         self.sealed = False
         self.since_age_ms = -1
+        self._data_end = -1  # of a sealed segment, once it is known
 
     # ---- opening
 
@@ -95,6 +107,7 @@ class Segment:
             except OSError:
                 pass  # a filesystem without holes keeps the extent
         self.index.write_pending()
+        self._data_end = self.size
         self.sealed = True
 
     # ---- walking
@@ -309,6 +322,7 @@ class Segment:
             LogDirOffline: the device refused.
         """
         self.sealed = False
+        self._data_end = -1
         self.index.truncate(position)
         try:
             file = self.open_active()
@@ -342,6 +356,32 @@ class Segment:
             self.index.remove()
         except OSError as error:
             raise self._disk.fail(error, f"deleting {self.path}") from error
+
+    @property
+    def data_end_known(self) -> bool:
+        """Whether `data_end` answers without looking."""
+        return not self.sealed or self._data_end >= 0
+
+    def data_end(self, end_offset: int) -> int:
+        """Return where the last batch of the segment, which ends at `end_offset`, ends; its file must be open.
+
+        Where damage hides it, about there.
+        Cost: of a sealed segment that this process has not written a look into its index and a few headers, once.
+        """
+        if not self.sealed:
+            return self.size
+        if self._data_end < 0:
+            end = -1
+            try:
+                expected, position = self.index.find_offset(end_offset - 1)
+                for position, header in self.headers(position, expected):  # noqa: B020
+                    end = position + header.padded_size
+            except (CorruptBatch, UnsupportedFormat, OSError):
+                end = -1
+            if end < 0:
+                return self.stored_bytes()
+            self._data_end = end
+        return self._data_end
 
     def stored_bytes(self) -> int:
         """Return about how many bytes the segment holds; of a sealed one, what its file takes."""

@@ -55,6 +55,7 @@ class ApiKey(IntEnum):
     BROKER_HEARTBEAT = 63
     ALLOCATE_PRODUCER_IDS = 67
     DRAIN_BROKER = 1000
+    OFFSET_LAG = 1001
 
 
 # Spoken between brokers and the controller alone.
@@ -198,7 +199,7 @@ class FetchResponse(Message, frozen=True):
     partitions: list[FetchedPartition]
 
 
-# ---- ListOffsets, DeleteRecords --------------------------------------------------------------------------------------
+# ---- ListOffsets, OffsetLag, DeleteRecords ---------------------------------------------------------------------------
 
 
 class ListOffsetsPartition(Message, frozen=True):
@@ -225,6 +226,40 @@ class ListedOffset(Message, frozen=True):
 
 class ListOffsetsResponse(Message, frozen=True):
     partitions: list[ListedOffset]
+
+
+class OffsetLagPartition(Message, frozen=True):
+    """`offset` is the next record a reader would read."""
+
+    topic_id: bytes
+    partition: int
+    offset: int
+    leader_epoch: int = -1
+
+
+class OffsetLagRequest(Message, frozen=True):
+    """Ask leaders what readers have not read yet."""
+
+    partitions: list[OffsetLagPartition]
+
+
+class OffsetLag(Message, frozen=True):
+    """What lies between an offset and the high watermark; what is below the log start does not count.
+
+    `lag_records` are offsets: in a compacted log some are holes. `lag_bytes` are those of the stored batches that hold
+    any of them. `lag_ms` is how long ago the oldest was appended at its leader, 0 where nothing is unread.
+    """
+
+    error_code: int
+    log_start_offset: int = -1
+    high_watermark: int = -1
+    lag_records: int = -1
+    lag_bytes: int = -1
+    lag_ms: int = -1
+
+
+class OffsetLagResponse(Message, frozen=True):
+    partitions: list[OffsetLag]
 
 
 class DeleteRecordsPartition(Message, frozen=True):
@@ -690,6 +725,7 @@ REQUESTS: dict[int, type[Message]] = {
     ApiKey.ELECT_LEADERS: ElectLeadersRequest,
     ApiKey.ALTER_PARTITION_REASSIGNMENTS: AlterPartitionReassignmentsRequest,
     ApiKey.DRAIN_BROKER: DrainBrokerRequest,
+    ApiKey.OFFSET_LAG: OffsetLagRequest,
 }
 RESPONSES: dict[int, type[Message]] = {
     ApiKey.PRODUCE: ProduceResponse,
@@ -723,4 +759,5 @@ RESPONSES: dict[int, type[Message]] = {
     ApiKey.ELECT_LEADERS: ElectLeadersResponse,
     ApiKey.ALTER_PARTITION_REASSIGNMENTS: AlterPartitionReassignmentsResponse,
     ApiKey.DRAIN_BROKER: DrainBrokerResponse,
+    ApiKey.OFFSET_LAG: OffsetLagResponse,
 }

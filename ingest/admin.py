@@ -1,9 +1,10 @@
-"""Administration: topics, partitions, configs, offsets."""
+"""Administration: topics, partitions, configs, offsets, groups."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ingest.client.cluster import ANY_BROKER, Cluster, monotonic_ms
 from ingest.errors import ConfigError, ForebayError, RemoteError, TransportError, UsageError
@@ -35,6 +36,12 @@ from ingest.wire.messages import (
     ResourceType,
     TopicMetadata,
 )
+
+if TYPE_CHECKING:
+    from ingest.client.groups.administration import GroupAdmin, Offset
+    from ingest.client.groups.committed import Committed
+    from ingest.client.groups.described import GroupDescription, GroupListing, PartitionLag
+    from ingest.client.positions import TopicPartition
 
 __all__ = ["Admin", "NewTopic"]
 
@@ -204,6 +211,64 @@ class Admin:
         from ingest.client.offsets import find_offset  # needs numpy, 100 ms of import that `topic list` does not
 
         return find_offset(self._cluster, topic, partition, timestamp_ms, self._timeout_ms)[0]
+
+    # ---- groups ------------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _groups(self) -> GroupAdmin:
+        from ingest.client.groups.administration import GroupAdmin  # who looks at topics alone does not wait for it
+
+        return GroupAdmin(self._cluster, self.metadata, self._timeout_ms)
+
+    def list_groups(self, states: Iterable[str] = ()) -> list[GroupListing]:
+        """Return all groups by name, or those in these states (Kafka's names). Every broker is asked.
+
+        Raises:
+            UsageError: there is no such state.
+        """
+        return self._groups.list_groups(states)
+
+    def describe_groups(self, names: Iterable[str]) -> dict[str, GroupDescription]:
+        """Return groups with their members; raises for the first that does not exist."""
+        return self._groups.describe_groups(names)
+
+    def group_offsets(self, group: str) -> dict[TopicPartition, Committed]:
+        """Return what a group has committed, with the text kept beside it; nothing for one that does not exist."""
+        return self._groups.offsets(group)
+
+    def group_lag(self, group: str) -> list[PartitionLag]:
+        """Return how far a group is in each partition that it has committed to or that a member is to read.
+
+        Raises:
+            RemoteError: GROUP_ID_NOT_FOUND.
+        Cost: a request to the coordinator for members and one for offsets, and leaders are asked for the lag.
+        """
+        return self._groups.lag(group)
+
+    def alter_group_offsets(self, group: str, offsets: Mapping[tuple[str, int], Offset]) -> None:
+        """Commit offsets, by (topic, partition), in the place of a group without members; it may be a new one.
+
+        Args:
+            offsets: The next record to read, or that and some text.
+        Raises:
+            RemoteError: NON_EMPTY_GROUP: members would go on from where they are; the message names them.
+                UNKNOWN_TOPIC_OR_PARTITION: nothing was committed.
+        """
+        self._groups.alter_offsets(group, offsets)
+
+    def delete_groups(self, names: Iterable[str]) -> None:
+        """Delete groups without members, with what they have committed; raises for the first that was refused."""
+        self._groups.delete_groups(names)
+
+    def delete_group_offsets(self, group: str, partitions: Iterable[tuple[str, int]]) -> None:
+        """Delete what a group has committed for these (topic, partition); raises for the first that was refused.
+
+        Raises:
+            RemoteError: GROUP_SUBSCRIBED_TO_TOPIC: members read that topic; the message names them.
+        """
+        self._groups.delete_offsets(group, partitions)
+
+    # ---- asking leaders ----------------------------------------------------------------------------------------------
 
     def _ask_leader(self, topic: str, partition: int, ask: Any) -> Any:
         deadline_ms = monotonic_ms() + self._timeout_ms

@@ -17,6 +17,7 @@ from ingest.client.groups.group_consumer import CALL_TIMEOUT_MS, GroupConsumer, 
 from ingest.client.groups.listener import RebalanceListener
 from ingest.client.groups.member import MemberConfig
 from ingest.client.groups.membership import matches, this_host, this_process
+from ingest.client.lag import Lag, Place, ask_lags
 from ingest.client.offsets import find_offset
 from ingest.client.positions import Position, Reset, TopicPartition
 from ingest.errors import ConfigError, DeserializationError, UsageError
@@ -25,7 +26,7 @@ from ingest.records.batch import Columns, Record
 from ingest.serializers import Deserializer, deserializer
 from ingest.wire.messages import EARLIEST_TIMESTAMP, LATEST_TIMESTAMP
 
-__all__ = ["Columns", "Committed", "Consumer", "MemberId", "RebalanceListener", "Record", "TopicPartition"]
+__all__ = ["Columns", "Committed", "Consumer", "Lag", "MemberId", "RebalanceListener", "Record", "TopicPartition"]
 
 
 class Consumer:
@@ -311,8 +312,28 @@ class Consumer:
         return {name: find_offset(self._cluster, *name, timestamp_ms, timeout_ms)[0] for name in names}
 
     def lag(self) -> dict[TopicPartition, int | None]:
-        """Return per partition how many records below the high watermark, as last heard, were not handed out yet."""
+        """Return per partition how many records below the high watermark, as last heard, were not handed out yet.
+
+        Cost: none, nobody is asked; `measure_lag` asks.
+        """
         return {name: position.lag_records for name, position in self._fetcher.positions.items()}
+
+    def measure_lag(self, *partitions: tuple[str, int], timeout_ms: int = 5000) -> dict[TopicPartition, Lag]:
+        """Ask leaders what of these partitions, of all without arguments, was not handed out yet.
+
+        Raises:
+            TimeoutError: a position is not known within `timeout_ms`.
+            RemoteError, TransportError: a leader refused, or could not be asked in time.
+        Cost: a request to each leader, which looks into its indexes; what is not read is not scanned.
+        """
+        deadline_ms = monotonic_ms() + timeout_ms
+        positions = self._positions(partitions)
+        self._wait(lambda: all(p.offset >= 0 for p in positions), timeout_ms, "where to begin reading")
+        places = [Place(position.name, position.offset) for position in positions]
+        found, failed = ask_lags(self._cluster, places, timeout_ms=max(1, deadline_ms - monotonic_ms()))
+        for error in failed.values():
+            raise error
+        return {place.name: found[place].lag for place in places}
 
     # ---- committing --------------------------------------------------------------------------------------------------
 

@@ -96,6 +96,7 @@ class Member:
             self.client_host,
             self.metadata(protocol),
             self.assignment,
+            self.process,
         )
 
 

@@ -283,7 +283,10 @@ class Shard:
     def listed(self) -> list[ListedGroup]:
         """Return all groups."""
         alone = self.offsets.groups() - self.groups.keys()
-        listed = [ListedGroup(group.name, group.protocol_type, group.state.value) for group in self.groups.values()]
+        listed = [
+            ListedGroup(group.name, group.protocol_type, group.state.value, len(group.members))
+            for group in self.groups.values()
+        ]
         return listed + [ListedGroup(name, "", GroupState.EMPTY.value) for name in alone]
 
     def describe(self, name: str) -> DescribedGroup:

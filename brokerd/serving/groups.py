@@ -14,11 +14,14 @@ from brokerd.groups.records import partition_of
 from brokerd.serving.group_shards import HostedShard
 from brokerd.serving.outbox import Outbox, Peer
 from brokerd.serving.partition import Partition
+from ingest.client.groups.consumer_protocol import decode_subscription
+from ingest.errors import ProtocolError
 from ingest.limits import MIB
 from ingest.topic_name import CONSUMER_OFFSETS
 from ingest.wire.codes import ErrorCode
 from ingest.wire.frames import Request
 from ingest.wire.group_messages import (
+    CONSUMER_PROTOCOL,
     DeleteGroupsRequest,
     DeleteGroupsResponse,
     DescribedGroup,
@@ -85,6 +88,7 @@ class GroupRoom:
         self._topic: TopicMetadata | None = None
         self._known_topics: frozenset[bytes] = frozenset()
         self._deleted_topics: frozenset[bytes] = frozenset()
+        self._topic_ids: dict[str, bytes] = {}
         self._unwatched: list[Watch] = []
         self.touched: dict[Partition, None] = {}
         self.damaged: dict[Partition, str] = {}
@@ -100,7 +104,8 @@ class GroupRoom:
             for hosted in self._shards.values():
                 hosted.configure(config)
         self._topic = next((topic for topic in snapshot.topics if topic.name == CONSUMER_OFFSETS), None)
-        self._known_topics = frozenset(topic.topic_id for topic in snapshot.topics)
+        self._topic_ids = {topic.name: topic.topic_id for topic in snapshot.topics}
+        self._known_topics = frozenset(self._topic_ids.values())
         self._deleted_topics = frozenset(snapshot.deleted_topic_ids)
         for hosted in self._shards.values() if self._deleted_topics else ():
             if hosted.shard is not None:
@@ -202,9 +207,19 @@ class GroupRoom:
                 hosted.take(shard.delete_offsets(body, self._subscribed(shard, body.group), token))
 
     def _subscribed(self, shard: Shard, group: str) -> set[bytes]:
-        """Return the topics whose offsets a group goes on to use."""
+        """Return the topics whose offsets a group goes on to use; all of them where members do not say which."""
         known = shard.groups.get(group)
-        return set() if known is None or known.is_empty else {topic_id for topic_id, _ in shard.offsets.of(group)}
+        if known is None or not known.members:
+            return set()
+        everything = {topic_id for topic_id, _ in shard.offsets.of(group)}
+        if known.protocol_type != CONSUMER_PROTOCOL:
+            return everything
+        try:
+            metadata = [data for member in known.members.values() for _, data in member.protocols]
+            names = {name for data in metadata for name in decode_subscription(data).topics}
+        except ProtocolError:
+            return everything
+        return {self._topic_ids[name] for name in names if name in self._topic_ids}
 
     def _new_member_id(self, client_id: str) -> str:
         self._members_named += 1

@@ -215,9 +215,12 @@ class ListGroupsRequest(Message, frozen=True):
 
 
 class ListedGroup(Message, frozen=True):
+    """`members`: how many there are."""
+
     group: str
     protocol_type: str
     state: str
+    members: int = 0
 
 
 class ListGroupsResponse(Message, frozen=True):
@@ -232,12 +235,15 @@ class DescribeGroupsRequest(Message, frozen=True):
 
 
 class DescribedMember(Message, frozen=True):
+    """`process`: that of a member which told of it."""
+
     member_id: str
     instance_id: str | None
     client_id: str
     client_host: str
     metadata: bytes
     assignment: bytes
+    process: MemberProcess | None = None
 
 
 class DescribedGroup(Message, frozen=True):

@@ -8,10 +8,13 @@ from typing import Any, NamedTuple
 from ingest.client.cluster import ANY_BROKER, Answered, Cluster, monotonic_ms
 from ingest.client.positions import TopicPartition
 from ingest.errors import ForebayError, RemoteError, RequestTimedOut
+from ingest.limits import KIB
 from ingest.wire.codes import ErrorCode, error_from_code
 from ingest.wire.group_messages import (
     NO_GENERATION,
     CommittedOffset,
+    DeleteGroupsResponse,
+    DescribeGroupsResponse,
     FindCoordinatorRequest,
     OffsetCommitRequest,
     OffsetFetchRequest,
@@ -20,7 +23,9 @@ from ingest.wire.message import Message
 
 RETRY_MS = 20
 TRY_MS = 5_000
-OFFSETS_IN_REQUEST = 500  # with the metadata of most, within 64 KiB
+OFFSETS_IN_REQUEST = 500
+OFFSETS_BYTES_MAX = 60 * KIB  # a request's header may take 64
+_OFFSET_BYTES = 50  # the most one takes beside its metadata
 
 
 class Committed(NamedTuple):
@@ -58,6 +63,9 @@ class Coordinator:
     """Requests to the coordinator of one group, which moves. Thread: the cluster's.
 
     Requests are sent in order, each after the one before was answered, so that an older commit never follows a newer.
+
+    Attributes:
+        asked_again: Something was asked again of which nobody knows whether the first time took effect.
     """
 
     def __init__(self, cluster: Cluster, group: str) -> None:
@@ -67,6 +75,7 @@ class Coordinator:
         self._looking = False
         self._retry_at_ms = 0
         self._calls: list[_Call] = []
+        self.asked_again = False
 
     def ask(self, body: Message, on_outcome: OnOutcome, *, timeout_ms: int) -> None:
         """Ask; `on_outcome` is called from a later `poll` with the body or an error."""
@@ -91,6 +100,11 @@ class Coordinator:
         if error is not None:
             raise error
         return found
+
+    @property
+    def broker_id(self) -> int:
+        """Return the broker that coordinates the group, -1 while that is not known."""
+        return self._broker_id
 
     @property
     def busy(self) -> bool:
@@ -144,21 +158,34 @@ class Coordinator:
         if call not in self._calls:
             return
         error = answered.error
-        code = error.code if isinstance(error, RemoteError) else answered.body.error_code if error is None else None
+        code = error.code if isinstance(error, RemoteError) else _code_of(answered.body) if error is None else None
         again = code is not None and ErrorCode(code).retriable and code != ErrorCode.REBALANCE_IN_PROGRESS
         if code is None or again:
+            self.asked_again = self.asked_again or error is not None
             moved = code in (None, ErrorCode.NOT_COORDINATOR, ErrorCode.COORDINATOR_NOT_AVAILABLE)
             self._again(monotonic_ms(), moved=moved)
             return
         self._calls.remove(call)
         if error is None and code:
-            error = error_from_code(code, answered.body.message or f"group {self.group}")
+            error = error_from_code(code, getattr(answered.body, "message", "") or f"group {self.group}")
         call.on_outcome(answered.body, error)
 
     def _again(self, now_ms: int, *, moved: bool) -> None:
         self._retry_at_ms = now_ms + RETRY_MS
         if moved:
             self._broker_id = -1
+
+
+def _code_of(body: Any) -> int:
+    """Return the outcome that an answer about one group tells, whatever it is of the partitions in it."""
+    match body:
+        case DescribeGroupsResponse(groups=[one]):
+            return one.error_code
+        case DeleteGroupsResponse(groups=[code]):
+            return code
+        case _:
+            code = body.error_code
+            return int(code)
 
 
 def commit_requests(
@@ -173,10 +200,20 @@ def commit_requests(
         CommittedOffset(topic_id(cluster, name), name.partition, item.offset, item.leader_epoch, item.metadata)
         for name, item in offsets.items()
     ]
-    return [
-        OffsetCommitRequest(group, items[start : start + OFFSETS_IN_REQUEST], *member)
-        for start in range(0, len(items), OFFSETS_IN_REQUEST)
-    ]
+    return [OffsetCommitRequest(group, some, *member) for some in in_requests(items)]
+
+
+def in_requests(items: Sequence[CommittedOffset]) -> list[list[CommittedOffset]]:
+    """Return the offsets in portions that a request has room for, whatever text comes with them."""
+    portions: list[list[CommittedOffset]] = [[]]
+    room = OFFSETS_BYTES_MAX
+    for item in items:
+        room -= _OFFSET_BYTES + 4 * len(item.metadata)
+        if room < 0 and portions[-1]:
+            portions.append([])
+            room = OFFSETS_BYTES_MAX - _OFFSET_BYTES - 4 * len(item.metadata)
+        portions[-1].append(item)
+    return portions if items else []
 
 
 def fetch_requests(cluster: Cluster, group: str, names: Sequence[TopicPartition]) -> list[OffsetFetchRequest]:

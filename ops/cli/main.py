@@ -16,6 +16,7 @@ COMMANDS = {
     "doctor": ("ops.cli.doctor:doctor", "Check this machine and the appliance; say what to do."),
     "demo": ("ops.cli.demo:demo", "Show it at work with simulated devices."),
     "topic": ("ops.cli.topic:topic", "Create, look at, change and delete topics; produce and consume."),
+    "group": ("ops.cli.group:group", "Look at consumer groups, how far behind they are; move and delete them."),
     "cluster": ("ops.cli.cluster:cluster", "Look at brokers and replicas; move leaders and replicas about."),
     "gateway": ("ops.cli.gateway:gateway", "Run a gateway alone, on another machine than the log."),
     "log": ("ops.cli.log:log", "Read and verify the log's files."),

@@ -10,9 +10,10 @@ exit code 0   done
 from __future__ import annotations
 
 import difflib
+import json
 import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from shlex import quote
@@ -43,8 +44,14 @@ _NEXT = {
         "See what the topic takes, max.message.bytes, with: forebay topic describe NAME --all{here}"
     ),
     ErrorCode.OFFSET_OUT_OF_RANGE: "See the offsets with: forebay topic describe NAME{here}",
+    ErrorCode.GROUP_ID_NOT_FOUND: "See what there is with: forebay group list{here}",
+    ErrorCode.NON_EMPTY_GROUP: "See who they are with: forebay group describe NAME --members{here}",
+    ErrorCode.GROUP_SUBSCRIBED_TO_TOPIC: "See who they are with: forebay group describe NAME --members{here}",
     ErrorCode.KAFKA_STORAGE_ERROR: "See what is wrong with: forebay doctor{there}",
 }
+
+
+_NOT_THERE = (ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, ErrorCode.GROUP_ID_NOT_FOUND)
 
 
 class Failed(click.ClickException):
@@ -151,7 +158,7 @@ def reported(names: Callable[[], Sequence[str]] | None = None, *, wanted: str = 
 
 def _with_next(error: RemoteError, names: Callable[[], Sequence[str]] | None, wanted: str) -> str:
     lines = [str(error)]
-    if error.code == ErrorCode.UNKNOWN_TOPIC_OR_PARTITION and names is not None:
+    if error.code in _NOT_THERE and names is not None:
         try:
             near = difflib.get_close_matches(wanted, names(), n=1)
         except ForebayError:
@@ -184,6 +191,15 @@ def _given(name: str) -> str:
     if context is None or context.get_parameter_source(name) is not click.core.ParameterSource.COMMANDLINE:
         return ""
     return f" --{name.replace('_', '-')} {quote(str(context.params[name]))}"
+
+
+def say_done(form: str, results: Mapping[str, str]) -> None:
+    """Say what became of each thing that was named."""
+    if form == "json":
+        click.echo(json.dumps([{"name": name, "result": what} for name, what in results.items()]))
+    else:
+        for name, what in results.items():
+            click.echo(f"{name}: {what}")
 
 
 def print_table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> None:

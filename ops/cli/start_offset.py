@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from enum import Enum
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ingest.errors import UsageError
+from ingest.wire.messages import EARLIEST_TIMESTAMP, LATEST_TIMESTAMP
+
+if TYPE_CHECKING:
+    from ingest.admin import Admin
 
 
 class Whence(Enum):
@@ -44,3 +48,22 @@ def parse_start_offset(text: str) -> StartOffset:
             " or @MS for a time in ms since 1970"
         )
     return StartOffset(whence, int(digits))
+
+
+def offset_of(admin: Admin, topic: str, partition: int, start: StartOffset) -> int:
+    """Return the offset that a place is in one partition; a time later than every record is the end.
+
+    Raises:
+        RemoteError: there is no such partition, or its leader refused.
+    """
+    match start.whence:
+        case Whence.OFFSET:
+            return start.amount
+        case Whence.START:
+            return admin.list_offset(topic, partition, EARLIEST_TIMESTAMP) + start.amount
+        case Whence.END:
+            first = admin.list_offset(topic, partition, EARLIEST_TIMESTAMP)
+            return max(first, admin.list_offset(topic, partition, LATEST_TIMESTAMP) - start.amount)
+        case Whence.TIME_MS:
+            found = admin.list_offset(topic, partition, start.amount)
+            return found if found >= 0 else admin.list_offset(topic, partition, LATEST_TIMESTAMP)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -11,7 +11,7 @@ import click
 from ingest.errors import RemoteError
 from ingest.wire.codes import ErrorCode
 from ops.cli.configs import changes_of, changes_options, pairs
-from ops.cli.reached import Failed, bootstrap_option, format_option, here, open_admin, print_table, reported
+from ops.cli.reached import Failed, bootstrap_option, format_option, here, open_admin, print_table, reported, say_done
 from ops.cli.topic_consume import consume
 from ops.cli.topic_produce import produce
 
@@ -192,7 +192,7 @@ def alter_config(
         for name in wanted:
             with reported(_topic_names(admin), wanted=name):
                 admin.alter_configs(name, changes_of(sets, deletes), validate_only=validate_only)
-    _say_done(form, dict.fromkeys(wanted, "can be changed" if validate_only else "changed"))
+    say_done(form, dict.fromkeys(wanted, "can be changed" if validate_only else "changed"))
 
 
 @topic.command("add-partitions")
@@ -219,7 +219,7 @@ def add_partitions(
             assert num is not None
             total = len(admin.describe_topic(name).partitions) + num
         admin.create_partitions(name, total)
-    _say_done(form, {name: f"has {total} partitions"})
+    say_done(form, {name: f"has {total} partitions"})
 
 
 @topic.command()
@@ -246,7 +246,7 @@ def delete(
                     if not (if_exists and error.code == ErrorCode.UNKNOWN_TOPIC_OR_PARTITION):
                         raise
                     results[name] = "does not exist"
-    _say_done(form, results)
+    say_done(form, results)
 
 
 @topic.command()
@@ -267,14 +267,13 @@ def trim(
     form: str,
 ) -> None:
     """Delete the records below an offset (Kafka's DeleteRecords, rpk's trim-prefix)."""
-    from ops.cli.start_offset import parse_start_offset
-    from ops.cli.topic_trim import trim_partition
+    from ops.cli.start_offset import offset_of, parse_start_offset
 
     name = _single(names, more_names)
     with _admin_reporting(data_dir, bootstrap) as admin, reported(_topic_names(admin), wanted=name):
         start = parse_start_offset(offset)
         chosen = list(partitions) or [item.partition for item in admin.describe_topic(name).partitions]
-        rows = [(partition, trim_partition(admin, name, partition, start)) for partition in chosen]
+        rows = [(p, admin.delete_records(name, p, offset_of(admin, name, p, start))) for p in chosen]
     if form == "json":
         click.echo(json.dumps([{"topic": name, "partition": p, "log_start_offset": o} for p, o in rows]))
     else:
@@ -329,12 +328,4 @@ def reassign(
             await_moves(admin, name)
     if cancel and not chosen and form == "text":
         click.echo(f"nothing of {name} moves")
-    _say_done(form, {f"{name}-{p}": "stays" if cancel else "moved" if wait else "moves" for p in chosen})
-
-
-def _say_done(form: str, results: Mapping[str, str]) -> None:
-    if form == "json":
-        click.echo(json.dumps([{"name": name, "result": what} for name, what in results.items()]))
-    else:
-        for name, what in results.items():
-            click.echo(f"{name}: {what}")
+    say_done(form, {f"{name}-{p}": "stays" if cancel else "moved" if wait else "moves" for p in chosen})

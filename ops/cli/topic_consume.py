@@ -40,7 +40,7 @@ TopicPartition = tuple[str, int]
 @click.command()
 @click.argument("names", nargs=-1, metavar="NAME")
 @click.option("--topic", "more_names", multiple=True, metavar="NAME", help="As the argument.")
-@click.option("-g", "--group", help="Read as a member of a group (not built yet).")
+@click.option("-g", "--group", help="Read as a member of a group: it shares the partitions out and keeps the place.")
 @click.option(
     "-o", "--offset", default="start", help="start, end, N, +N, -N (before the end) or @MS (time).  [default: start]"
 )

@@ -33,7 +33,7 @@ def test_help_imports_no_command() -> None:
         assert line.split(",")[0][:30] in done.stdout
 
 
-@pytest.mark.parametrize("name", ["up", "down", "status", "doctor", "config", "topic", "log"])
+@pytest.mark.parametrize("name", ["up", "down", "status", "doctor", "config", "topic", "group", "log"])
 def test_every_command_has_help(name: str) -> None:
     code, text = run(name, "--help")
     assert code == 0

@@ -1,0 +1,194 @@
+"""`forebay group …`: list, look at and delete consumer groups; move their offsets (group_seek)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from ops.cli.group_seek import seek
+from ops.cli.reached import bootstrap_option, format_option, here, open_admin, print_table, reported, say_done
+
+if TYPE_CHECKING:
+    from ingest.admin import Admin
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@click.group()
+def group() -> None:
+    """List, look at and delete consumer groups; move what they have committed.
+
+    \b
+    Exit codes: 0 done, 1 refused or done in part, 2 used wrongly, 3 no answer.
+    """
+
+
+group.add_command(seek)
+
+
+def _names_argument(command: F) -> F:
+    command = click.option("--group", "more_names", multiple=True, metavar="NAME", help="As the argument.")(command)
+    return click.argument("names", nargs=-1, metavar="NAME")(command)
+
+
+def _group_names(admin: Admin) -> Callable[[], list[str]]:
+    return lambda: [found.group for found in admin.list_groups()]
+
+
+@group.command("list")
+@click.option(
+    "--state",
+    "states",
+    multiple=True,
+    metavar="STATE,…",
+    help="Empty, PreparingRebalance, CompletingRebalance, Stable.",
+)
+@bootstrap_option
+@format_option
+def list_groups(states: Sequence[str], data_dir: str | None, bootstrap: str | None, form: str) -> None:
+    """List all groups, or those in a state."""
+    with reported(), open_admin(data_dir, bootstrap) as admin:
+        wanted = [part.strip() for state in states for part in state.split(",")]
+        found = admin.list_groups(wanted)
+    rows = [(item.group, item.state, item.protocol_type, item.members, item.coordinator) for item in found]
+    if form == "json":
+        heads = ("group", "state", "protocol_type", "members", "coordinator")
+        click.echo(json.dumps([dict(zip(heads, row, strict=True)) for row in rows]))
+    elif rows:
+        table = [(name, state, kind or "-", *numbers) for name, state, kind, *numbers in rows]
+        print_table(("GROUP", "STATE", "PROTOCOL-TYPE", "MEMBERS", "COORDINATOR"), table)
+    elif states:
+        click.echo(f"No group is {' or '.join(wanted)}. See them all with: forebay group list{here()}", err=True)
+    else:
+        click.echo(f"No groups yet. Read as one with: forebay topic consume NAME -g GROUP{here()}", err=True)
+
+
+@group.command()
+@_names_argument
+@click.option("--all-groups", "-a", is_flag=True, help="All there are.")
+@click.option("--members", "view", flag_value="members", help="Who is in it, and what each reads.")
+@click.option("--state", "view", flag_value="state", help="Coordinator, assignor, state, generation.")
+@click.option("--offsets", "view", flag_value="offsets", default=True, help="How far it is.  [default]")
+@click.option("--verbose", is_flag=True, hidden=True, help="Kafka's; everything is shown anyway.")
+@bootstrap_option
+@format_option
+def describe(
+    names: Sequence[str],
+    more_names: Sequence[str],
+    all_groups: bool,
+    view: str,
+    verbose: bool,
+    data_dir: str | None,
+    bootstrap: str | None,
+    form: str,
+) -> None:
+    """Show how far groups are, and how far behind: in records, seconds and bytes, as leaders know it.
+
+    \b
+    LAG-SECONDS is how long the oldest record not read yet has been in the log.
+    A dash in CURRENT-OFFSET: nothing is committed there yet.
+    """
+    from ops.cli.group_description import member_rows, offset_rows, print_rows, say_who_is_there, state_row
+
+    wanted = list(dict.fromkeys([*names, *more_names]))
+    if bool(wanted) == all_groups:
+        raise click.UsageError("name a group, or pass --all-groups")
+    rows: list[dict[str, Any]] = []
+    with reported():
+        admin = open_admin(data_dir, bootstrap)
+    with admin, reported():
+        wanted = wanted or _group_names(admin)()
+        for index, name in enumerate(wanted):
+            with reported(_group_names(admin), wanted=name):
+                described = admin.describe_groups([name])[name]
+                match view:
+                    case "members":
+                        found = member_rows(described)
+                    case "state":
+                        found = [state_row(described)]
+                    case _:
+                        found = offset_rows(described, admin.group_lag(name))
+            rows += found
+            if form == "text" and view != "state":
+                if index:
+                    click.echo()
+                say_who_is_there(described)
+                print_rows(found)
+                if view == "offsets" and not found:
+                    click.echo(f"Group {name} has committed nothing.", err=True)
+    if form == "json":
+        click.echo(json.dumps(rows))
+    elif view == "state":
+        print_rows(rows)
+
+
+@group.command()
+@_names_argument
+@click.option("--if-exists", is_flag=True, help="A group that does not exist is fine.")
+@bootstrap_option
+@format_option
+def delete(
+    names: Sequence[str],
+    more_names: Sequence[str],
+    if_exists: bool,
+    data_dir: str | None,
+    bootstrap: str | None,
+    form: str,
+) -> None:
+    """Delete groups that have no members, with all they have committed."""
+    from ingest.errors import RemoteError
+    from ingest.wire.codes import ErrorCode
+    from ops.cli.group_members import telling_how_to_stop
+
+    results = dict.fromkeys([*names, *more_names], "deleted")
+    if not results:
+        raise click.UsageError("name a group")
+    with reported():
+        admin = open_admin(data_dir, bootstrap)
+    with admin:
+        for name in results:
+            with reported(_group_names(admin), wanted=name), telling_how_to_stop(admin, name):
+                try:
+                    admin.delete_groups([name])
+                except RemoteError as error:
+                    if not (if_exists and error.code == ErrorCode.GROUP_ID_NOT_FOUND):
+                        raise
+                    results[name] = "does not exist"
+    say_done(form, results)
+
+
+@group.command("offset-delete")
+@click.argument("name", metavar="NAME", required=False)
+@click.option("--group", "named", metavar="NAME", help="As the argument.")
+@click.option("-t", "--topic", "topics", multiple=True, metavar="TOPIC[:P,P]", help="Of this one; may be repeated.")
+@bootstrap_option
+@format_option
+def offset_delete(
+    name: str | None,
+    named: str | None,
+    topics: Sequence[str],
+    data_dir: str | None,
+    bootstrap: str | None,
+    form: str,
+) -> None:
+    """Forget what a group has committed for topics that no member reads."""
+    from ops.cli.group_members import telling_how_to_stop
+    from ops.cli.group_places import parse_topics, places_of
+
+    name = name or named
+    if name is None:
+        raise click.UsageError("name a group")
+    if not topics:
+        raise click.UsageError("name what to forget with -t TOPIC, or -t TOPIC:0,1 for some partitions")
+    with reported():
+        admin = open_admin(data_dir, bootstrap)
+    with admin, reported(_group_names(admin), wanted=name), telling_how_to_stop(admin, name):
+        wanted = parse_topics(topics)
+        with reported(lambda: [found.name for found in admin.metadata().topics], wanted=next(iter(wanted))):
+            places = places_of(admin, wanted, [])
+        committed = admin.group_offsets(name)
+        admin.delete_group_offsets(name, places)
+    say_done(form, {f"{t}-{p}": "deleted" if (t, p) in committed else "nothing was committed" for t, p in places})

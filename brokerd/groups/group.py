@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from enum import Enum
 
 from brokerd.groups.config import GroupConfig
-from brokerd.groups.member import Effects, Member, Token, Watch, loaded
+from brokerd.groups.member import Effects, Loss, Member, Token, Watch, loaded
 from brokerd.groups.records import Fact, GroupKey, GroupValue, StoredState
 from ingest.wire.codes import ErrorCode
 from ingest.wire.group_messages import (
@@ -284,6 +284,7 @@ class Group:
                 member.syncing = None
             self._answer_heartbeat(member, ErrorCode.REBALANCE_IN_PROGRESS, effects)
         self._sync_by_ms = None
+        effects.rebalances += 1
         self.state = GroupState.PREPARING
         self._complete_max_ms = now_ms + self._rebalance_timeout_ms()
         self._complete_at_ms = self._complete_max_ms
@@ -303,6 +304,7 @@ class Group:
         """Begin the next generation with those who have joined, and static members."""
         for member in list(self.members.values()):
             if member.joining is None and member.instance_id is None:
+                effects.lost.append(Loss.REBALANCE_TIMEOUT)
                 self._take_out(member, ErrorCode.UNKNOWN_MEMBER_ID, effects)
         self._gathers = False
         joined = [member for member in self.members.values() if member.joining is not None]
@@ -454,6 +456,7 @@ class Group:
             return
         member.watched = False
         if member.instance_id is None:
+            effects.lost.append(Loss.PROCESS_ENDED)
             self._remove([member], now_ms, age_ms, effects)
 
     def _remove(self, members: Sequence[Member], now_ms: int, age_ms: int, effects: Effects) -> None:
@@ -497,10 +500,12 @@ class Group:
                 self._answer_heartbeat(member, ErrorCode.NONE, effects)
         gone = [member for member in self.members.values() if member.gone_at_ms() <= now_ms]
         if gone:
+            effects.lost += [Loss.SESSION_TIMEOUT] * len(gone)
             self._remove(gone, now_ms, age_ms, effects)
         if self._sync_by_ms is not None and self._sync_by_ms <= now_ms:
             silent = [member for member in self.members.values() if member.syncing is None]
             self._sync_by_ms = None
+            effects.lost += [Loss.REBALANCE_TIMEOUT] * len(silent)
             self._remove(silent, now_ms, age_ms, effects)
         if self.state is GroupState.PREPARING:
             if self._complete_at_ms is not None and self._complete_at_ms <= now_ms:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Any, TypeAlias
 
 from brokerd.groups.records import Fact, StoredMember
@@ -23,13 +24,28 @@ class Watch:
     process: MemberProcess | None
 
 
+class Loss(Enum):
+    """Why a group does without a member that did not take its leave."""
+
+    PROCESS_ENDED = "process_ended"
+    SESSION_TIMEOUT = "session_timeout"
+    REBALANCE_TIMEOUT = "rebalance_timeout"  # it did not join, or the leader did not assign, in time
+
+
 @dataclass(slots=True)
 class Effects:
-    """What is to be done, in this order: store the facts, answer once they are committed, watch processes."""
+    """What is to be done, in this order: store the facts, answer once they are committed, watch processes.
+
+    Attributes:
+        rebalances: How many have begun.
+        lost: A reason for each member that was given up.
+    """
 
     facts: list[Fact] = field(default_factory=list)
     answers: list[tuple[Token, Message]] = field(default_factory=list)
     watches: list[Watch] = field(default_factory=list)
+    rebalances: int = 0
+    lost: list[Loss] = field(default_factory=list)
 
 
 @dataclass(slots=True)

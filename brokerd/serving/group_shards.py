@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import structlog
@@ -31,6 +32,14 @@ FACTS_IN_BATCH = 5_000
 FACTS_AT_ONCE = 2_000  # decoded between two looks at the sockets: as long
 
 
+@dataclass(slots=True)
+class GroupCounts:
+    """What has happened to the groups of one broker since it began."""
+
+    rebalances: int = 0
+    lost: Counter[str] = field(default_factory=Counter)
+
+
 class HostedShard:
     """One partition of the topic as long as it is led here under one epoch. Thread: the broker loop.
 
@@ -40,8 +49,9 @@ class HostedShard:
         watches: Processes to watch, and no longer to watch; the owner takes them.
     """
 
-    def __init__(self, partition: Partition, config: GroupConfig, outbox: Outbox) -> None:
+    def __init__(self, partition: Partition, config: GroupConfig, outbox: Outbox, counts: GroupCounts) -> None:
         self.partition = partition
+        self._counts = counts
         self.leader_epoch = partition.log.leader_epoch
         self._config = config
         self._outbox = outbox
@@ -122,6 +132,8 @@ class HostedShard:
         """Take what the shard decided; `store` makes it last."""
         self._facts += effects.facts
         self.watches += effects.watches
+        self._counts.rebalances += effects.rebalances
+        self._counts.lost.update(loss.value for loss in effects.lost)
         for (peer, correlation_id), message in effects.answers:
             self._undecided.append((peer, correlation_id, message))
 

@@ -11,7 +11,7 @@ import msgspec
 from brokerd.groups.config import GroupConfig
 from brokerd.groups.member import Watch
 from brokerd.groups.records import partition_of
-from brokerd.serving.group_shards import HostedShard
+from brokerd.serving.group_shards import GroupCounts, HostedShard
 from brokerd.serving.outbox import Outbox, Peer
 from brokerd.serving.partition import Partition
 from ingest.client.groups.consumer_protocol import decode_subscription
@@ -77,6 +77,8 @@ class GroupRoom:
         touched: Partitions appended to; the owner takes them, flushes them and moves their high watermark.
         damaged: Partitions in which damage was met, and where; the owner takes them.
         wanted: Somebody asked for a group, and the topic does not exist yet; the owner creates it.
+        counts: What has happened to groups here.
+        topic_names: Of all topics, by id; replaced whole.
     """
 
     def __init__(self, outbox: Outbox, member_prefix: str) -> None:
@@ -86,6 +88,8 @@ class GroupRoom:
         self._config = GroupConfig()
         self._shards: dict[int, HostedShard] = {}
         self._topic: TopicMetadata | None = None
+        self.counts = GroupCounts()
+        self.topic_names: Mapping[bytes, str] = {}
         self._known_topics: frozenset[bytes] = frozenset()
         self._deleted_topics: frozenset[bytes] = frozenset()
         self._topic_ids: dict[str, bytes] = {}
@@ -105,6 +109,7 @@ class GroupRoom:
                 hosted.configure(config)
         self._topic = next((topic for topic in snapshot.topics if topic.name == CONSUMER_OFFSETS), None)
         self._topic_ids = {topic.name: topic.topic_id for topic in snapshot.topics}
+        self.topic_names = {topic_id: name for name, topic_id in self._topic_ids.items()}
         self._known_topics = frozenset(self._topic_ids.values())
         self._deleted_topics = frozenset(snapshot.deleted_topic_ids)
         for hosted in self._shards.values() if self._deleted_topics else ():
@@ -118,7 +123,7 @@ class GroupRoom:
             if known.is_current:
                 return
             self._drop(known, ErrorCode.NOT_COORDINATOR)
-        self._shards[partition.log.partition] = HostedShard(partition, self._config, self._outbox)
+        self._shards[partition.log.partition] = HostedShard(partition, self._config, self._outbox, self.counts)
 
     def end(self, partition: Partition) -> None:
         """Coordinate the groups of a partition no longer."""
@@ -340,7 +345,7 @@ class GroupRoom:
             self.touched[hosted.partition] = None
             if not hosted.store(wall_ms):
                 self._drop(hosted, ErrorCode.COORDINATOR_NOT_AVAILABLE)
-                self._shards[number] = HostedShard(hosted.partition, self._config, self._outbox)
+                self._shards[number] = HostedShard(hosted.partition, self._config, self._outbox, self.counts)
 
     def committed(self, partition: Partition) -> None:
         """Answer what waited for the partition's high watermark, which has moved."""
@@ -360,8 +365,9 @@ class GroupRoom:
     # ---- looking -----------------------------------------------------------------------------------------------------
 
     def shards(self) -> Mapping[int, Shard]:
-        """Return the loaded shards by partition."""
-        return {number: hosted.shard for number, hosted in self._shards.items() if hosted.shard is not None}
+        """Return the loaded shards by partition. Thread: any."""
+        hosted = list(self._shards.items())  # in one step, since the loop may go on meanwhile
+        return {number: shard for number, one in hosted if (shard := one.shard) is not None}
 
 
 def _group_config(configs: Mapping[str, str]) -> GroupConfig:

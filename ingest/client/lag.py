@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -15,7 +15,7 @@ from ingest.wire.messages import OffsetLag, OffsetLagPartition, OffsetLagRequest
 
 RETRY_MS = 20
 TRY_MS = 2_000
-ITEMS_MAX = 200  # in one request, at some 35 us each: others wait for their leader no longer than 7 ms
+ITEMS_MAX = 100  # in one request, at some 35 us each: others wait for their leader no longer than 4 ms
 AT_THE_END = 2**63 - 1  # the offset of a reader that asks where the log ends and nothing else
 
 
@@ -51,16 +51,18 @@ class Place(NamedTuple):
 
 
 def ask_lags(
-    cluster: Cluster, places: Iterable[Place], *, timeout_ms: int
+    cluster: Cluster, places: Iterable[Place], *, timeout_ms: int, is_over: Callable[[], bool] = lambda: False
 ) -> tuple[dict[Place, LeaderLag], dict[Place, ForebayError]]:
     """Ask the leaders, again while that may help; return what they said, and why of the others nothing is known.
 
-    Cost: a request for each 200 places a leader has, one at a time each.
+    Args:
+        is_over: Whether nobody wants to know any more; looked at while answers are awaited.
+    Cost: a request for each 100 places a leader has, one at a time each.
     """
     survey = _Survey(cluster, places)
     cluster.want({place.name.topic for place in survey.left})
     deadline_ms = monotonic_ms() + timeout_ms
-    while survey.busy and (now_ms := monotonic_ms()) < deadline_ms:
+    while survey.busy and (now_ms := monotonic_ms()) < deadline_ms and not is_over():
         cluster.poll()
         survey.send(now_ms, deadline_ms)
         if survey.busy:

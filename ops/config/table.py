@@ -143,6 +143,7 @@ def _others() -> list[Setting]:
         ("http", "port", monitor["http_port"], int, "0: any free one."),
         ("http", "scrape_ms", monitor["scrape_ms"], int, "How often processes are asked when nobody asks the monitor."),
         ("http", "topics_max", monitor["topics_max"], int, "Topics with metrics of their own."),
+        ("http", "groups_max", monitor["groups_max"], int, "Consumer groups with metrics."),
         ("http", "allow_insecure", False, bool, "Listen beyond loopback although nobody has to log in."),
     ]
     return [Setting(section=s, key=k, default=d, parse=typed(t), doc=doc) for s, k, d, t, doc in rows]

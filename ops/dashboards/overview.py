@@ -156,6 +156,58 @@ ROWS: dict[str, tuple[Panel, ...]] = {
             "Received, and neither acknowledged nor refused.",
         ),
     ),
+    "Consumer groups": (
+        Panel(
+            "Behind by records",
+            "short",
+            (
+                Query(
+                    f"sum by (consumergroup, topic) (kafka_consumergroup_lag{{{TOPIC}}})",
+                    "{{consumergroup}} {{topic}}",
+                ),
+            ),
+            "Below the high watermark and not committed; of all partitions.",
+        ),
+        Panel(
+            "Behind by time",
+            "s",
+            (
+                Query(
+                    f"max by (consumergroup, topic) (forebay_consumer_lag_seconds{{{TOPIC}}})",
+                    "{{consumergroup}} {{topic}}",
+                ),
+            ),
+            "For how long the oldest record not read has been in the log; the worst partition.",
+        ),
+        Panel(
+            "Members",
+            "none",
+            (Query("kafka_consumergroup_members", "{{consumergroup}}"),),
+        ),
+        Panel(
+            "Committed",
+            "cps",
+            (
+                Query(
+                    "sum by (consumergroup, topic)"
+                    f" (rate(kafka_consumergroup_current_offset{{{TOPIC}}}[$__rate_interval]))",
+                    "{{consumergroup}} {{topic}}",
+                ),
+            ),
+            "How fast groups go on; a step down is somebody who moved it.",
+            width=12,
+        ),
+        Panel(
+            "Rebalances",
+            "cps",
+            (
+                Query("sum(rate(forebay_consumergroup_rebalances_total[$__rate_interval]))", "begun"),
+                Query(_rate("forebay_consumergroup_members_lost_total", "reason"), "lost: {{reason}}"),
+            ),
+            "Members that come, go, or are lost make the others share anew.",
+            width=12,
+        ),
+    ),
     "Brokers": (
         Panel(
             "Partitions led",

@@ -16,6 +16,8 @@ class MonitorConfig(msgspec.Struct, frozen=True, kw_only=True):
         scrape_ms: How often the processes are asked when nobody asks the monitor, so that what a killed process
             counted since the last time is at most that old.
         topics_max: Topics that get metrics of their own; those beyond are added up as topic "_other".
+        groups_max: Consumer groups that get metrics; those beyond are counted.
+        bootstrap: Where leaders are asked how far groups are behind; empty: nobody is asked.
     """
 
     run_dir: str
@@ -25,3 +27,5 @@ class MonitorConfig(msgspec.Struct, frozen=True, kw_only=True):
     http_port: int = 9644
     scrape_ms: int = 2000
     topics_max: int = 1000
+    groups_max: int = 1000
+    bootstrap: str = ""

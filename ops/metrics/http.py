@@ -17,11 +17,21 @@ from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, R
 from starlette.routing import Route
 
 from ops.metrics.families import broker_families, controller_families, gateway_families, topic_families
+from ops.metrics.group_families import group_families
+from ops.metrics.group_watch import GroupProgress
 from ops.metrics.observer import Observer
 from ops.metrics.processes import process_families
 from ops.metrics.view import View
 
 _REFRESH_SECONDS = 5
+_FAMILIES = (
+    topic_families,
+    group_families,
+    broker_families,
+    controller_families,
+    gateway_families,
+    process_families,
+)
 
 Row = tuple[object, ...]
 
@@ -40,7 +50,7 @@ class ViewCollector(Collector):
         build.add_metric([self._version, self._cluster_id], 1)
         yield build
         yield GaugeMetricFamily("forebay_ready", "1 while acks=all would succeed.", value=float(self._ready))
-        for families in (topic_families, broker_families, controller_families, gateway_families, process_families):
+        for families in _FAMILIES:
             yield from families(self._view)
 
 
@@ -121,10 +131,22 @@ def status_page(view: View, why: list[str]) -> str:
         "".join(f"<p>{html.escape(reason)}</p>" for reason in why),
         _table("Processes", ["name", "role", "state", "pid", "up", "restarts"], processes),
         _table("Inputs", _INPUT_COLUMNS, inputs),
+        _table(
+            "Groups",
+            ["group", "state", "members", "partitions", "lag", "seconds"],
+            list(map(_group_row, view.groups.groups)),
+        ),
         _table("Topics", ["topic", "partition", "leader", "start", "high watermark", "bytes"], topics),
         '<p><a href="/metrics">metrics</a> <a href="/readyz">readiness</a></p></html>\n',
     ]
     return "\n".join(parts)
+
+
+def _group_row(group: GroupProgress) -> Row:
+    """Return a group with its lag over all partitions, and for how long the oldest record has waited for it."""
+    records = sum(item.lag_records or 0 for item in group.partitions)
+    seconds = max((item.lag_seconds or 0.0 for item in group.partitions), default=0.0)
+    return group.group, group.state, group.members, len(group.partitions), records, f"{seconds:.1f}"
 
 
 def _table(title: str, columns: list[str], rows: list[Row]) -> str:

@@ -94,6 +94,7 @@ async def _serve(config: MonitorConfig, lifeline: Lifeline, listener: socket.soc
     finally:
         for helper in helpers:
             helper.cancel()
+        observer.close()
         results = await asyncio.gather(*helpers, return_exceptions=True)
     for result in results:
         if isinstance(result, Exception):

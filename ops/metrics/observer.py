@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ops.metrics.config import MonitorConfig
 from ops.metrics.control_socket import Answer, ask_all
+from ops.metrics.lag_asker import LagAsker
 from ops.metrics.readiness import RUNNING, reasons
 from ops.metrics.stats import MonitorStats
 from ops.metrics.view import View, Watch
@@ -24,7 +25,9 @@ class Observer:
     def __init__(self, config: MonitorConfig, *, own_name: str = "monitor") -> None:
         self._config = config
         self._own_name = own_name
-        self._watch = Watch(topics_max=config.topics_max, expected=config.expected)
+        self._watch = Watch(topics_max=config.topics_max, groups_max=config.groups_max, expected=config.expected)
+        self._lags = LagAsker(config.bootstrap)
+        self._lags_asked_ms = -config.scrape_ms
         self._asking = asyncio.Lock()
         self._seen_ms = -FRESH_MS - 1
         self._scrapes = 0
@@ -40,11 +43,21 @@ class Observer:
             if _now_ms() - self._seen_ms > fresh_ms:
                 answers = await ask_all(Path(self._config.run_dir), leave_out=self._own_name)
                 answers.processes.append(self._myself())
-                self.view = self._watch.step(answers, _now_ms())
+                self.view = self._watch.step(answers, _now_ms(), self._lags.take())
+                self._ask_lags(_now_ms())
                 self.reasons = reasons(self.view, self._config.expected)
                 self._seen_ms = _now_ms()
                 self._scrapes += 1
         return self.view
+
+    def _ask_lags(self, now_ms: int) -> None:
+        """Have leaders asked about what lags, once every `scrape_ms`, however often somebody looks."""
+        if now_ms - self._lags_asked_ms >= self._config.scrape_ms and self._lags.ask(self.view.groups.places):
+            self._lags_asked_ms = now_ms
+
+    def close(self) -> None:
+        """Ask nobody any more."""
+        self._lags.close()
 
     def _myself(self) -> Answer:
         up_s = (_now_ms() - self._started_ms) / 1000

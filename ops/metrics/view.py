@@ -8,9 +8,12 @@ from dataclasses import dataclass, field
 import msgspec
 
 from brokerd.control.stats import ControllerStats
+from brokerd.groups.member import Loss
 from brokerd.serving.stats import BrokerStats, PartitionStats
 from ingest.latency import Histogram
 from ops.metrics.control_socket import Answer, Answers, Silence
+from ops.metrics.group_watch import Answer as LagAnswer
+from ops.metrics.group_watch import GroupsSeen, GroupWatch
 from ops.metrics.recent import Recent
 from ops.metrics.stats import GATEWAY_EVENTS, Balance, GatewayView
 from ops.metrics.totals import Key, Totals
@@ -54,12 +57,13 @@ class View:
     balance: dict[str, Balance] = field(default_factory=dict)
     topics: list[str] = field(default_factory=list)
     topics_left_out: int = 0
+    groups: GroupsSeen = field(default_factory=GroupsSeen)
 
 
 class Watch:
     """Take answers in, give views out; it remembers counters of the dead. Thread: the monitor's loop."""
 
-    def __init__(self, *, topics_max: int, expected: Iterable[str] = ()) -> None:
+    def __init__(self, *, topics_max: int, groups_max: int = 1000, expected: Iterable[str] = ()) -> None:
         """Start with nothing seen.
 
         Args:
@@ -75,9 +79,10 @@ class Watch:
         self._in_flight: dict[str, int] = {}
         self._abandoned: dict[str, int] = {}
         self._recent = Recent()
+        self._groups = GroupWatch(groups_max=groups_max)
 
-    def step(self, answers: Answers, now_ms: int) -> View:
-        """Add one round of answers and return the whole picture."""
+    def step(self, answers: Answers, now_ms: int, lags: Iterable[LagAnswer] = ()) -> View:
+        """Add one round of answers, and what leaders have said of lags since the last one; return the whole picture."""
         brokers: dict[str, BrokerStats] = {}
         controllers: dict[str, ControllerStats] = {}
         gateways: dict[str, GatewayView] = {}
@@ -107,11 +112,13 @@ class Watch:
         live = {OTHER_TOPICS, *self._topics}
         self._totals.forget(lambda key: key[0] in _TOPIC_COUNTERS and key[1] not in live)
         sums = self._totals.sums()
+        led = _led(brokers)
+        marks = {(one.stats.topic, one.stats.partition): one.stats for one in led}
         return View(
             processes=answers.processes,
             silent=silent,
             brokers=brokers,
-            partitions=[led for led in _led(brokers) if led.stats.topic in self._topics],
+            partitions=[one for one in led if one.stats.topic in self._topics],
             controllers=controllers,
             gateways=gateways,
             sums=sums,
@@ -121,6 +128,7 @@ class Watch:
             balance=self._balance(sums, gateways),
             topics=list(self._topics),
             topics_left_out=left_out,
+            groups=self._groups.step(brokers.values(), marks, lags, now_ms),
         )
 
     def _count_restart(self, answer: Answer) -> None:
@@ -155,6 +163,9 @@ class Watch:
         counts["shrinks", str(broker.broker_id)] = broker.isr_shrinks_total
         counts["expands", str(broker.broker_id)] = broker.isr_expands_total
         counts["refills", str(broker.broker_id)] = broker.refills_total
+        counts["rebalances", str(broker.broker_id)] = broker.group_rebalances_total
+        for loss in Loss:
+            counts["members_lost", loss.value] = broker.group_members_lost_total.get(loss.value, 0)
         for request, count in broker.requests_total.items():
             counts["requests", _kafka_name(request)] = count
         for error, count in broker.errors_total.items():

@@ -98,6 +98,8 @@ def compose(settings: Settings, site: Site, ports: dict[str, int]) -> list[Proce
         http_port=ports["http"],
         scrape_ms=settings["http", "scrape_ms"],
         topics_max=settings["http", "topics_max"],
+        groups_max=settings["http", "groups_max"],
+        bootstrap=bootstrap,
     )
     return [*specs, process(MONITOR, "monitor", monitor)]
 

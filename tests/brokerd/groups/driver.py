@@ -35,6 +35,7 @@ class Driver:
     Attributes:
         stored: Every fact decided so far, in order.
         answers: By token, what was answered.
+        rebalances, lost: How many have begun, and why members were given up.
     """
 
     def __init__(self, config: GroupConfig | None = None) -> None:
@@ -43,6 +44,8 @@ class Driver:
         self.stored: list[Fact] = []
         self.answers: dict[Any, Any] = {}
         self.watches: list[Watch] = []
+        self.rebalances = 0
+        self.lost: list[str] = []
         self._tokens = 0
         self._ids = 0
         self.shard = Shard(self.config)
@@ -51,6 +54,8 @@ class Driver:
     def take(self, effects: Effects) -> None:
         self.stored += effects.facts
         self.watches += effects.watches
+        self.rebalances += effects.rebalances
+        self.lost += [loss.value for loss in effects.lost]
         for token, message in effects.answers:
             assert token not in self.answers, "answered twice"
             self.answers[token] = message

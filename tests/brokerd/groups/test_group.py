@@ -77,6 +77,7 @@ def test_a_new_member_makes_everybody_join_again_and_who_does_not_is_out() -> No
         driver.pass_time(3000)
     assert driver.answers[new].generation == generation + 1
     assert driver.code(driver.heartbeat(lazy, generation)) == ErrorCode.UNKNOWN_MEMBER_ID
+    assert driver.lost == ["rebalance_timeout"]
 
 
 def test_a_heartbeat_that_waits_is_answered_when_its_time_is_over() -> None:
@@ -97,6 +98,7 @@ def test_a_silent_member_is_out_after_its_session() -> None:
         code = driver.code(driver.heartbeat(leader, generation))
     assert code == ErrorCode.REBALANCE_IN_PROGRESS
     assert driver.code(driver.heartbeat(silent, generation)) == ErrorCode.UNKNOWN_MEMBER_ID
+    assert driver.lost == ["session_timeout"]
 
 
 def test_a_member_whose_process_is_seen_to_live_may_be_silent_for_as_long_as_a_rebalance_may_take() -> None:
@@ -121,6 +123,7 @@ def test_the_end_of_a_process_begins_the_rebalance_at_once() -> None:
     token = driver.join(leader)
     assert driver.answers[token].generation == generation + 1
     assert len(driver.answers[token].members) == 1
+    assert driver.lost == ["process_ended"]
 
 
 def test_a_group_without_members_is_empty_and_keeps_its_generation() -> None:
@@ -206,6 +209,17 @@ def test_a_leader_that_does_not_assign_in_time_is_out() -> None:
         driver.heartbeat(leader, 1)
         driver.pass_time(3000)
     assert driver.code(driver.heartbeat(leader, 1)) == ErrorCode.UNKNOWN_MEMBER_ID
+    assert driver.lost == ["rebalance_timeout"]
+
+
+def test_rebalances_are_counted_and_who_takes_its_leave_is_not_lost() -> None:
+    driver = Driver()
+    (leader, other), _ = driver.stable(2)
+    assert driver.rebalances == 2
+    driver.leave(other)
+    assert driver.rebalances == 3
+    driver.join(leader)
+    assert (driver.rebalances, driver.lost) == (3, [])
 
 
 # ---- static members (KIP-345)

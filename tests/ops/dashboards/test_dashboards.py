@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from brokerd.serving.stats import GroupStats
 from ops.dashboards import overview
 from tests import machine
 from tests.ops.dashboards.prometheus import SHIPPED, Prometheus, panel_expressions
@@ -78,6 +79,7 @@ def busy_appliance(appliance: FakeAppliance) -> Iterator[FakeAppliance]:
                 records_in_total={"sensors": 100 * number},
                 request_seconds={"PRODUCE": histogram(*[0.002] * number)},
                 flush_seconds=histogram(*[0.001] * number),
+                groups=[GroupStats("dash", "Stable", 1, {"sensors": {1: 90}})],
             )
             appliance.say("broker-1", answer("broker-1", "broker", stats))
             gateway = {"received_total": 9 * number, "acknowledged_total": 8 * number, "in_flight": number}

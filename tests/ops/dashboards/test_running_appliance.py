@@ -60,7 +60,10 @@ def load(running: dict[str, Any]) -> Iterator[None]:
     def work() -> None:
         sent = 0
         data = running["data_dir"]
-        with Producer(data) as producer, Consumer(data, [TOPIC], auto_offset_reset="earliest", local=False) as consumer:
+        with (
+            Producer(data) as producer,
+            Consumer(data, [TOPIC], group_id="dash", auto_offset_reset="earliest", local=False) as consumer,
+        ):
             while not stop.wait(0.02):
                 for _ in range(20):
                     producer.send(TOPIC, b"21.5", key=b"dev-%d" % (sent % 50))

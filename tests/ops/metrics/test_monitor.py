@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from brokerd.serving.stats import FollowerStats
+from brokerd.serving.stats import FollowerStats, GroupStats
 from ingest.errors import ConfigError
 from ops.metrics import connections
 from ops.metrics.config import MonitorConfig
@@ -48,6 +48,13 @@ KAFKA_NAMES = {
     "kafka_log_log_logstartoffset",
     "kafka_log_log_logendoffset",
     "kafka_network_requestmetrics_totaltimems",
+    "kafka_consumergroup_current_offset",
+    "kafka_consumergroup_lag",
+    "kafka_consumergroup_current_offset_sum",
+    "kafka_consumergroup_lag_sum",
+    "kafka_consumergroup_members",
+    "forebay_consumergroup_rebalances_total",
+    "forebay_consumergroup_members_lost_total",
     "forebay_unflushed_bytes",
     "forebay_leader_epoch",
     "forebay_gateway_received_total",
@@ -72,7 +79,9 @@ def gateway(received: int, acknowledged: int, refused: int = 0, **more: Any) -> 
 
 
 def healthy(appliance: FakeAppliance) -> None:
-    appliance.say("broker-1", answer("broker-1", "broker", broker(1)))
+    groups = [GroupStats("dash", "Stable", 2, {"sensors": {1: 50, 2: 90}})]
+    told = {"groups": groups, "group_rebalances_total": 3, "group_members_lost_total": {"process_ended": 1}}
+    appliance.say("broker-1", answer("broker-1", "broker", broker(1, **told)))
     appliance.say("broker-2", answer("broker-2", "broker", broker(2)))
     appliance.say("controller", answer("controller", "controller", controller()))
     appliance.say("mqtt", answer("mqtt", "gateway", gateway(10, 7, 1)))
@@ -105,6 +114,36 @@ def test_values_add_up_over_brokers(appliance: FakeAppliance, start_monitor: Sta
     assert 1 <= monitor.value("kafka_network_requestmetrics_totaltimems", request="Produce", quantile="0.5") <= 2.5
     assert monitor.value("forebay_unflushed_records", topic="sensors", partition="1") == 10
     assert monitor.value("forebay_process_up", process="mqtt", role="gateway") == 1
+
+
+def test_groups_are_shown_with_their_lag(appliance: FakeAppliance, start_monitor: Start) -> None:
+    healthy(appliance)
+    monitor = start_monitor()
+    at = {"consumergroup": "dash", "topic": "sensors"}
+    assert monitor.value("kafka_consumergroup_current_offset", **at, partition="1") == 50
+    assert monitor.value("kafka_consumergroup_lag", **at, partition="1") == 40
+    assert monitor.value("kafka_consumergroup_lag", **at, partition="2") == 0
+    assert monitor.value("kafka_consumergroup_current_offset_sum", **at) == 140
+    assert monitor.value("kafka_consumergroup_lag_sum", **at) == 40
+    assert monitor.value("kafka_consumergroup_members", consumergroup="dash") == 2
+    assert monitor.value("forebay_consumer_lag_seconds", **at, partition="2") == 0
+    assert monitor.value("forebay_consumer_lag_seconds", **at, partition="1") == -1, "no leader can be asked here"
+    assert monitor.value("forebay_consumergroup_rebalances_total", broker="1") == 3
+    assert monitor.value("forebay_consumergroup_members_lost_total", reason="process_ended") == 1
+    assert monitor.value("forebay_consumergroup_members_lost_total", reason="session_timeout") == 0
+    assert "<h2>Groups</h2>" in monitor.get("/")[1]
+    appliance.kill("broker-1")
+    until(lambda: monitor.value("kafka_consumergroup_members", consumergroup="dash") == -1)
+    assert monitor.value("forebay_consumergroup_rebalances_total", broker="1") == 3
+
+
+def test_groups_beyond_the_cap_are_counted(appliance: FakeAppliance, start_monitor: Start) -> None:
+    groups = [GroupStats(f"g{index:02}", "Empty", 0, {"sensors": {1: 50}}) for index in range(20)]
+    appliance.say("broker-1", answer("broker-1", "broker", broker(1, groups=groups, groups_untold=3)))
+    metrics = start_monitor(groups_max=5).metrics()
+    assert sum(1 for found, _ in metrics if found == "kafka_consumergroup_members") == 5
+    assert sum(1 for found, _ in metrics if found == "kafka_consumergroup_lag") == 5
+    assert metrics["forebay_consumergroups_without_metrics", ()] == 18
 
 
 def test_the_health_of_replication_is_shown(appliance: FakeAppliance, start_monitor: Start) -> None:

@@ -251,7 +251,7 @@ class Group:
     ) -> None:
         same = list(member.protocols) == protocols
         chosen_is_same = member.metadata(self.protocol) == dict(protocols).get(self.protocol)
-        member.heard_ms = now_ms
+        member.hear(now_ms)
         member.protocols = protocols
         member.session_timeout_ms = request.session_timeout_ms
         member.rebalance_timeout_ms = request.rebalance_timeout_ms
@@ -259,6 +259,9 @@ class Group:
         asks_again = (self.state is GroupState.COMPLETING and (same or chosen_is_same)) or (
             self.state is GroupState.STABLE and chosen_is_same and not is_leader
         )
+        if member.joining is not None:  # asked before, by another connection maybe: every request has its answer
+            response = JoinGroupResponse(int(ErrorCode.REBALANCE_IN_PROGRESS), member.member_id)
+            effects.answers.append((member.joining, response))
         member.joining = token
         if asks_again:
             self._answer_join(member, effects)
@@ -328,7 +331,7 @@ class Group:
             member.assignment = b""
         self._store(effects)
         for member in joined:
-            member.heard_ms = now_ms
+            member.hear(now_ms)
             self._answer_join(member, effects)
 
     def _choose_protocol(self) -> str:
@@ -381,7 +384,9 @@ class Group:
             effects.answers.append((token, SyncGroupResponse(int(code))))
             return
         member = self.members[request.member_id]
-        member.heard_ms = now_ms
+        member.hear(now_ms)
+        if member.syncing is not None:
+            effects.answers.append((member.syncing, SyncGroupResponse(int(ErrorCode.REBALANCE_IN_PROGRESS))))
         member.syncing = token
         if self.state is GroupState.COMPLETING and member.member_id == self.leader:
             for other in self.members.values():
@@ -405,7 +410,9 @@ class Group:
         """Tell why a member of a generation is not heard, NONE if it is."""
         if instance_id is not None:
             known = self.statics.get(instance_id)
-            if known is not None and known != member_id:
+            if known is None:
+                return ErrorCode.UNKNOWN_MEMBER_ID
+            if known != member_id:
                 return ErrorCode.FENCED_INSTANCE_ID
         if member_id not in self.members:
             return ErrorCode.UNKNOWN_MEMBER_ID
@@ -416,10 +423,11 @@ class Group:
         code = self.check(request.member_id, request.instance_id, request.generation)
         if not code:
             member = self.members[request.member_id]
-            member.heard_ms = now_ms
+            member.hear(now_ms)
             if self.state is GroupState.PREPARING:
                 code = ErrorCode.REBALANCE_IN_PROGRESS
             elif request.max_wait_ms > 0:
+                self._answer_heartbeat(member, ErrorCode.NONE, effects)
                 member.beating, member.beat_by_ms = token, now_ms + request.max_wait_ms
                 return
         effects.answers.append((token, HeartbeatResponse(int(code))))

@@ -58,6 +58,8 @@ class Member:
         joining, syncing, beating: Who waits for the answer to its JoinGroup, SyncGroup or Heartbeat; None: nobody.
         beat_by_ms: When its Heartbeat is answered at the latest.
         watched: Its process is watched: silence alone does not mean that it has gone.
+        silent: Nothing was heard of it under this coordinator. It may have left under the one before, whose rebalance
+            was not stored: that its process lives says nothing then.
     """
 
     member_id: str
@@ -75,9 +77,14 @@ class Member:
     beating: Token = None
     beat_by_ms: int = 0
     watched: bool = False
+    silent: bool = False
 
     def metadata(self, protocol: str) -> bytes:
         return next((metadata for name, metadata in self.protocols if name == protocol), b"")
+
+    def hear(self, now_ms: int) -> None:
+        """Note that it said something."""
+        self.heard_ms, self.silent = now_ms, False
 
     def gone_at_ms(self) -> int:
         """Return when it counts as gone if nothing is heard of it until then.
@@ -85,7 +92,7 @@ class Member:
         A request that waits is asked again before it is this old; who can be seen to live may be silent for longer.
         """
         patience_ms = self.session_timeout_ms
-        if self.watched:
+        if self.watched and not self.silent:
             patience_ms = max(patience_ms, self.rebalance_timeout_ms)
         if self.joining is not None or self.syncing is not None:
             patience_ms += LIMITS.request_timeout_ms_max
@@ -129,4 +136,5 @@ def loaded(stored: StoredMember, protocol: str, now_ms: int) -> Member:
         stored.process,
         now_ms,
         stored.assignment,
+        silent=True,
     )

@@ -17,7 +17,6 @@ from brokerd.groups.offsets import CommittedOffsets
 from brokerd.groups.records import AgeKey, AgeValue, Fact, GroupKey, GroupValue, OffsetKey, OffsetValue
 from ingest.wire.codes import ErrorCode
 from ingest.wire.group_messages import (
-    NO_GENERATION,
     DescribedGroup,
     HeartbeatRequest,
     HeartbeatResponse,
@@ -39,6 +38,7 @@ from ingest.wire.group_messages import (
 AGE_EVERY_MS = 3_600_000  # how often the age is stored while nothing else is
 EXPIRE_EVERY_MS = 60_000  # Kafka's offsets.retention.check.interval.ms is ten minutes
 FACTS_AT_ONCE = 10_000  # of those forgotten for their age or with their topic
+DUE_SPARE = 1_000  # times that are not due any more, before they are cleared away
 
 
 class Shard:
@@ -158,7 +158,7 @@ class Shard:
             effects.answers.append((token, HeartbeatResponse(int(ErrorCode.UNKNOWN_MEMBER_ID))))
         else:
             group.heartbeat(request, token, now_ms=now_ms, effects=effects)
-            if request.max_wait_ms > 0:
+            if not effects.answers or effects.answers[-1][0] != token:  # it waits
                 self._schedule_at(group.name, now_ms + request.max_wait_ms)
         return effects
 
@@ -227,15 +227,15 @@ class Shard:
 
     def _check_commit(self, request: OffsetCommitRequest, now_ms: int) -> ErrorCode:
         group = self.groups.get(request.group)
-        if request.generation == NO_GENERATION and not request.member_id:
-            return ErrorCode.NONE if group is None or group.is_empty else ErrorCode.UNKNOWN_MEMBER_ID
+        if request.generation < 0 and (group is None or group.is_empty):
+            return ErrorCode.NONE
         if group is None:
             return ErrorCode.ILLEGAL_GENERATION
         code = group.check(request.member_id, request.instance_id, request.generation)
         if not code and group.state is GroupState.COMPLETING:
             return ErrorCode.REBALANCE_IN_PROGRESS
         if not code:
-            group.members[request.member_id].heard_ms = now_ms
+            group.members[request.member_id].hear(now_ms)
         return code
 
     def fetch(self, request: OffsetFetchRequest) -> OffsetFetchResponse:
@@ -356,6 +356,9 @@ class Shard:
         if known_ms is None or at_ms < known_ms:
             self._due_at[name] = at_ms
             heapq.heappush(self._due, (at_ms, name))
+            if len(self._due) > 2 * len(self._due_at) + DUE_SPARE:  # what was due later stands there still
+                self._due = [(due_ms, due) for due, due_ms in self._due_at.items()]
+                heapq.heapify(self._due)
 
     def _expire(self, age_ms: int, effects: Effects) -> None:
         retention_ms = self._config.offsets_retention_ms

@@ -155,6 +155,40 @@ def test_a_member_that_asks_again_gets_the_same_answer() -> None:
     assert state(driver) == "PreparingRebalance", "a leader that joins again wants to assign anew"
 
 
+def test_a_request_that_is_asked_again_is_answered_too() -> None:
+    """A connection serves its requests in order: one without an answer would hold up all that follow."""
+    driver = Driver()
+    (leader, other), generation = driver.stable(2)
+    beats = [driver.heartbeat(other, generation, wait_ms=3000) for _ in range(2)]
+    assert [driver.code(token) for token in beats] == [0, None]
+    new = driver.join()
+    joins = [driver.join(other) for _ in range(2)]
+    assert [driver.code(token) for token in joins] == [ErrorCode.REBALANCE_IN_PROGRESS, None]
+    driver.join(leader)
+    member = driver.answers[new].member_id
+    syncs = [driver.sync(member, generation + 1) for _ in range(2)]
+    assert [driver.code(token) for token in syncs] == [ErrorCode.REBALANCE_IN_PROGRESS, None]
+
+
+def test_a_heartbeat_that_is_refused_leaves_nothing_behind() -> None:
+    driver = Driver()
+    (leader,), generation = driver.stable(1)
+    driver.heartbeat("stranger", generation, wait_ms=2**31)
+    assert driver.shard.next_ms() <= driver.now_ms + SESSION_MS
+    driver.leave(leader)
+    driver.heartbeat(leader, generation, wait_ms=2**31)
+    driver.pass_time(REBALANCE_MS)
+    assert driver.shard._due == []
+
+
+def test_times_that_are_not_due_any_more_are_cleared_away() -> None:
+    driver = Driver()
+    (leader,), generation = driver.stable(1)
+    for wait_ms in range(SESSION_MS - 1, 1000, -1):
+        driver.heartbeat(leader, generation, wait_ms)
+    assert len(driver.shard._due) < 2_000
+
+
 def test_other_metadata_of_a_member_begins_a_rebalance() -> None:
     driver = Driver()
     (_, other), _ = driver.stable(2)
@@ -246,6 +280,13 @@ def test_a_static_member_that_starts_anew_has_its_place_again_and_the_old_one_is
     assert driver.code(driver.heartbeat(answer.member_id, generation, instance_id="i")) == 0
 
 
+def test_an_instance_that_nobody_is_does_not_speak_for_a_member() -> None:
+    driver = Driver()
+    (member,), generation = driver.stable(1)
+    assert driver.code(driver.heartbeat(member, generation, instance_id="i")) == ErrorCode.UNKNOWN_MEMBER_ID
+    assert driver.code(driver.sync(member, generation, instance_id="i")) == ErrorCode.UNKNOWN_MEMBER_ID
+
+
 def test_a_static_member_whose_process_ends_keeps_its_place_for_its_session() -> None:
     driver = Driver()
     member, _ = static(driver)
@@ -292,3 +333,17 @@ def test_a_generation_is_never_given_out_twice() -> None:
     assert driver.answers[driver.join(leader)].generation == generation + 1
     driver.fail_over()
     assert driver.answers[driver.join(leader, [("range", b"other")])].generation == generation + 2
+
+
+def test_one_that_left_before_its_coordinator_died_does_not_stay_because_its_process_lives() -> None:
+    """The rebalance that it left behind was not stored."""
+    driver = Driver()
+    (leader, other), generation = driver.stable(2)
+    driver.leave(other)
+    driver.fail_over()
+    driver.shard.watched(GROUP, leader)
+    driver.shard.watched(GROUP, other)
+    waiting = driver.heartbeat(leader, generation, wait_ms=REBALANCE_MS)
+    driver.pass_time(SESSION_MS)
+    assert driver.code(waiting) == ErrorCode.REBALANCE_IN_PROGRESS
+    assert len(driver.answers[driver.join(leader)].members) == 1

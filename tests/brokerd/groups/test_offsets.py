@@ -28,6 +28,17 @@ def test_nobody_commits_while_a_group_has_members_but_its_members() -> None:
     assert driver.committed() == 6
 
 
+def test_without_a_generation_anybody_commits_to_a_group_without_members() -> None:
+    """Kafka's rule: such a client assigns to itself, whatever id it gives."""
+    driver = Driver()
+    assert driver.code(driver.commit(3, "myself")) == 0
+    (member,), _ = driver.stable(1)
+    assert driver.code(driver.commit(4, "myself")) == ErrorCode.UNKNOWN_MEMBER_ID
+    driver.leave(member)
+    assert driver.code(driver.commit(5, "myself")) == 0
+    assert driver.committed() == 5
+
+
 def test_a_member_commits_while_others_join_but_not_before_it_has_its_assignment() -> None:
     driver = Driver()
     (leader, other), generation = driver.stable(2)

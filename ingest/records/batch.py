@@ -39,6 +39,10 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 
+_NO_STRINGS = BinaryColumn(0, np.empty(0, np.uint8), width=0)
+_NO_RECORDS = ColumnsBody(np.empty(0, np.int64), _NO_STRINGS, _NO_STRINGS)
+
+
 class Record(msgspec.Struct, frozen=True, gc=False):
     """One record as `poll` gives it; key and value as the deserializers made them."""
 
@@ -172,32 +176,11 @@ def decode_batch(
     if header is None:
         header = decode_header(view)
     count = header.record_count
-    if count > LIMITS.batch_records_max:
-        raise CorruptBatch(f"{count} records in a batch > {LIMITS.batch_records_max}")
-    body: Buffer = view[HEADER_SIZE : header.size]
-    if header.codec:
-        body = decompress(
-            header.codec,
-            body,
-            size=header.uncompressed_size or None,
-            size_max=LIMITS.decompressed_bytes_max,
-            ratio_max=LIMITS.decompression_ratio_max,
-        )
-    if header.is_columns:
-        columns = decode_columns(body, count, header.base_timestamp_ms)
-    else:
-        columns = _columns_of_rows(body, header)
+    columns = decode_body(view, header)
     stamps = columns.timestamps_ms
     if header.is_log_append_time:
         stamps = np.broadcast_to(np.int64(header.append_time_ms), (count,))
-    if columns.offset_deltas is None:
-        if count != header.last_offset_delta + 1:
-            raise CorruptBatch(f"{count} records without deltas in {header.last_offset_delta + 1} offsets")
-        offsets = np.arange(header.base_offset, header.base_offset + count, dtype=np.int64)
-    else:
-        if count and int(columns.offset_deltas[-1]) > header.last_offset_delta:
-            raise CorruptBatch("offset delta beyond the last")
-        offsets = columns.offset_deltas + np.int64(header.base_offset)
+    offsets = record_offsets(columns, header)
     values: Any = columns.values
     if (
         value_dtype is not None
@@ -218,6 +201,50 @@ def decode_batch(
         columns.header_ids,
         columns.header_dictionary,
     )
+
+
+def decode_body(batch: Buffer, header: BatchHeader) -> ColumnsBody:
+    """Decode the body of one verified batch, of either kind and any codec; views over `batch` where that is possible.
+
+    A batch without records has no body: compaction leaves its header, for its sequence or its leader epoch.
+
+    Raises:
+        CorruptBatch, DecompressedTooLarge, UnsupportedFormat: the body does not hold what the header says.
+    """
+    count = header.record_count
+    if count > LIMITS.batch_records_max:
+        raise CorruptBatch(f"{count} records in a batch > {LIMITS.batch_records_max}")
+    if count == 0 and header.body_size == 0:
+        return _NO_RECORDS
+    body: Buffer = memoryview(batch)[HEADER_SIZE : header.size]
+    if header.codec:
+        body = decompress(
+            header.codec,
+            body,
+            size=header.uncompressed_size or None,
+            size_max=LIMITS.decompressed_bytes_max,
+            ratio_max=LIMITS.decompression_ratio_max,
+        )
+    if header.is_columns:
+        return decode_columns(body, count, header.base_timestamp_ms)
+    return _columns_of_rows(body, header)
+
+
+def record_offsets(columns: ColumnsBody, header: BatchHeader) -> NDArray[np.int64]:
+    """Return (n,) the offsets of a batch's records.
+
+    Raises:
+        CorruptBatch: they are not those the header speaks of.
+    """
+    count = header.record_count
+    if columns.offset_deltas is None:
+        if count and count != header.last_offset_delta + 1:
+            raise CorruptBatch(f"{count} records without deltas in {header.last_offset_delta + 1} offsets")
+        return np.arange(header.base_offset, header.base_offset + count, dtype=np.int64)
+    if count and int(columns.offset_deltas[-1]) > header.last_offset_delta:
+        raise CorruptBatch("offset delta beyond the last")
+    offsets: NDArray[np.int64] = columns.offset_deltas + np.int64(header.base_offset)
+    return offsets
 
 
 def _columns_of_rows(body: Buffer, header: BatchHeader) -> ColumnsBody:

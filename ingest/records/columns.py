@@ -27,7 +27,7 @@ Source: docs/format/columns.md.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -136,6 +136,27 @@ class BinaryColumn(Sequence[bytes | None]):
         offsets = self.offsets[start : stop + 1]
         return BinaryColumn(stop - start, self.data[offsets[0] : offsets[-1]], offsets - offsets[0], valid=valid)
 
+    def take(self, rows: NDArray[np.intp]) -> BinaryColumn:
+        """Return the strings of ascending row numbers. Cost: one copy of them."""
+        valid = None if self.valid is None else self.valid[rows]
+        if valid is not None and valid.all():
+            valid = None
+        if self.width == 0 or not len(self.data):  # all empty, or all null
+            return BinaryColumn(len(rows), self.data[:0], width=0, valid=valid)
+        if self.width > 0:
+            data = self.data.view(f"V{self.width}")[rows].view(np.uint8)
+            return BinaryColumn(len(rows), data, width=self.width, valid=valid)
+        offsets = np.zeros(len(rows) + 1, np.int32)
+        np.cumsum(self.offsets[rows + 1] - self.offsets[rows], out=offsets[1:])
+        breaks = np.flatnonzero(np.diff(rows) != 1) + 1
+        firsts, lasts = rows[np.r_[0, breaks]], rows[np.r_[breaks - 1, len(rows) - 1]]
+        view, target, at = self.data.data, np.empty(int(offsets[-1]), np.uint8), 0
+        copy = target.data
+        for start, end in zip(self.offsets[firsts].tolist(), self.offsets[lasts + 1].tolist(), strict=True):
+            copy[at : at + end - start] = view[start:end]
+            at += end - start
+        return BinaryColumn(len(rows), target, offsets, valid=valid)
+
     def as_array(self, dtype: Any) -> NDArray[Any]:
         """View the strings as one typed array (n,); zero copy.
 
@@ -155,6 +176,13 @@ class Stamps(NamedTuple):
     first_ms: int
     greatest_ms: int
     length: int
+
+
+class CodedHeaders(NamedTuple):
+    """The headers of n records as a body keeps them: (n,) int32 ids into a dictionary of distinct lists."""
+
+    ids: NDArray[np.int32]
+    dictionary: list[Headers]
 
 
 class ColumnsBody(msgspec.Struct, frozen=True):
@@ -214,7 +242,7 @@ def columns_parts(
     stamps: Stamps,
     keys: Encodable,
     values: Encodable,
-    headers: Sequence[Headers | None] | None = None,
+    headers: Sequence[Headers | None] | CodedHeaders | None = None,
     offset_deltas: NDArray[np.int32] | None = None,
 ) -> list[_Part]:
     """Encode as `encode_columns`; the parts, one after another, are the body. Cost: no copy of what comes as arrays."""
@@ -272,8 +300,10 @@ def _encode_strings(strings: Encodable, count: int) -> tuple[int, tuple[_Part, _
     return VARIABLE_WIDTH, (offsets, data, validity), False
 
 
-def _encode_dictionary(headers: Sequence[Headers | None]) -> tuple[_Part, _Part, _Part]:
+def _encode_dictionary(headers: Sequence[Headers | None] | CodedHeaders) -> tuple[_Part, _Part, _Part]:
     """Return (ids, offsets, data), the distinct header lists stored once."""
+    if isinstance(headers, CodedHeaders):
+        return headers.ids, *_encode_entries(headers.dictionary)
     ids: dict[Headers, int] = {}
     index = []
     last: object = ids  # nothing that an entry is
@@ -283,10 +313,14 @@ def _encode_dictionary(headers: Sequence[Headers | None]) -> tuple[_Part, _Part,
             last = entry
             number = ids.setdefault(entry or (), len(ids))
         index.append(number)
-    entries = [_encode_headers(entry) for entry in ids]
+    return np.array(index, "<i4"), *_encode_entries(ids)
+
+
+def _encode_entries(dictionary: Iterable[Headers]) -> tuple[_Part, _Part]:
+    entries = [_encode_headers(entry) for entry in dictionary]
     offsets = np.zeros(len(entries) + 1, "<i4")
     np.cumsum([len(entry) for entry in entries], out=offsets[1:])
-    return np.array(index, "<i4"), offsets, b"".join(entries)
+    return offsets, b"".join(entries)
 
 
 def decode_columns(body: Buffer, count: int, base_timestamp_ms: int) -> ColumnsBody:

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from ingest.records.batch import decode_batch, encode_batch
+from ingest.records.batch import decode_batch, decode_body, encode_batch
 from ingest.records.columns import decode_columns, encode_columns
 from ingest.records.compression import CODEC_NAMES, SNAPPY, compress, decompress
 from ingest.records.header import (
@@ -23,6 +24,7 @@ from ingest.records.header import (
     verify_header,
 )
 from ingest.records.rows import Row, decode_rows, encode_rows
+from ingest.records.thinned import empty_batch, thin_batch
 
 Golden = Callable[[str, bytes], bytes]
 
@@ -146,6 +148,18 @@ def test_whole_batch(golden: Golden) -> None:
     )
     columns = decode_batch(stored, "sensors", 0, verify_batch(stored))
     assert (list(columns.keys), list(columns.values), columns.headers) == (KEYS, VALUES, HEADERS)
+
+
+def test_batches_as_compaction_leaves_them(golden: Golden) -> None:
+    whole = encode_batch(STAMPS, KEYS, VALUES, HEADERS, producer_id=1, producer_epoch=0, base_sequence=0)
+    header = verify_batch(whole)
+    parts = thin_batch(header, decode_body(whole, header), np.array([0, 2]))
+    assert parts is not None
+    thinned = golden("batch-thinned", b"".join(map(bytes, map(memoryview, parts))))
+    columns = decode_batch(thinned, "sensors", 0, verify_batch(thinned))
+    assert (columns.offsets.tolist(), list(columns.keys), columns.next_offset) == ([0, 2], [b"dev-1", b"dev-22"], 3)
+    emptied = golden("batch-emptied", empty_batch(header))
+    assert len(decode_batch(emptied, "sensors", 0, verify_batch(emptied))) == 0
 
 
 @pytest.mark.parametrize("codec", range(1, 5))

@@ -27,6 +27,16 @@ class LogConfig(msgspec.Struct, frozen=True, kw_only=True):
     timestamp_after_max_ms: int = 2**63 - 1
     producer_id_expiration_ms: int = 86_400_000  # producer.id.expiration.ms, a broker config
 
+    @property
+    def compacts(self) -> bool:
+        """Whether the topic keeps the latest value of each key."""
+        return "compact" in self.cleanup_policy
+
+    @property
+    def deletes(self) -> bool:
+        """Whether old segments go by time and size."""
+        return "delete" in self.cleanup_policy
+
     @classmethod
     def from_topic_configs(
         cls, configs: Mapping[str, str], *, producer_id_expiration_ms: int = 86_400_000

@@ -271,7 +271,7 @@ class LogDirectory:
                 path,
                 index_interval_bytes=config.index_interval_bytes,
                 durable=config.durability == "fsync",
-                compacted="compact" in config.cleanup_policy,
+                has_holes=config.compacts,
                 checkpoint=self._checkpoint.partitions.get(key),
             ).run()
             row = self._page.claim(row_tag(topic_id, partition))

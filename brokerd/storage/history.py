@@ -99,16 +99,17 @@ def epoch_end(segments: Segments, start_offset: int, epoch: int) -> tuple[int, i
     Cost: log2(offsets) looks into an index. Source: KIP-101, KIP-320.
     """
     low, high, found = start_offset, segments.end_offset, epoch
-    below = False
+    end = high
     while low < high:
         middle = (low + high) // 2
         index = segments.index_at(middle)
         _, header = segments.items[index].locate(middle, segments.end_of(index))
         if header.leader_epoch > epoch:
-            high = min(middle, header.base_offset)
+            # compaction may have left nothing right below, but it keeps the first batch of each epoch
+            high, end = min(middle, header.base_offset), header.base_offset
         else:
-            low, below, found = header.next_offset, True, header.leader_epoch
-    return (found if below else epoch), max(low, start_offset)
+            low, found = header.next_offset, header.leader_epoch
+    return found, max(end, start_offset)
 
 
 class Survey(msgspec.Struct, frozen=True):

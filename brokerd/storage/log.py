@@ -271,7 +271,7 @@ class Log:
         """
         old = self._active
         assert old.file is not None
-        fresh = Segment(self._disk, self.path, self.end_offset, self.config.index_interval_bytes)
+        fresh = self._new_segment(self.end_offset)
         fresh.create()
         failpoint("storage.mid_roll")
         if self.flushed_end < self.end_offset:
@@ -284,6 +284,10 @@ class Log:
         self._segments.add(fresh)
         self._active = fresh
         self._publish()
+
+    def _new_segment(self, base_offset: int) -> Segment:
+        interval = self.config.index_interval_bytes
+        return Segment(self._disk, self.path, base_offset, interval, has_holes=self.config.compacts)
 
     # ---- flushing
 
@@ -537,9 +541,8 @@ class Log:
         segments = self._segments
         index = segments.index_at(offset)
         segment = segments.items[index]
-        position, header = segment.locate(offset, segments.end_of(index))
-        seen = header.base_offset < self.high_watermark
-        offset = header.base_offset
+        position, offset, first_gone = segment.cut_at(offset, segments.end_of(index))
+        seen = first_gone < self.high_watermark
         self._checkpoint.write([self._record_below(offset, segment.base_offset, position)])
         gone = segments.drop_behind(index)
         for later in gone:
@@ -573,7 +576,7 @@ class Log:
         assert not self.flush_under_way, "a flush under way would vouch for what is dropped"
         self._disk.check_online()
         self._disk.mark(self.path / file_name(offset, START))  # from here on what lies below is gone for good
-        fresh = Segment(self._disk, self.path, offset, self.config.index_interval_bytes)
+        fresh = self._new_segment(offset)
         fresh.create()
         self._active.seal()
         self._segments.add(fresh)
@@ -617,6 +620,7 @@ class Log:
         self.maintain_age_ms = 0
         for segment in self._segments.items:
             segment.index.interval_bytes = config.index_interval_bytes
+            segment.has_holes |= config.compacts
 
     def replaced(self) -> None:
         """Tell the readers of the page that another log takes this one's place."""

@@ -251,6 +251,8 @@ class LogReader:
             for _, header in segment.good_headers(hint, hint_offset, segment_end):
                 if header.base_offset >= end:
                     return None
+                if not header.record_count:  # compaction has left its header alone
+                    continue
                 if header.last_offset >= start and header.largest_timestamp_ms >= timestamp_ms:
                     return header.base_offset, header.largest_timestamp_ms
         return None

@@ -85,14 +85,14 @@ class Recovery:
         *,
         index_interval_bytes: int,
         durable: bool,
-        compacted: bool,
+        has_holes: bool,
         checkpoint: CheckpointRecord | None,
     ) -> None:
         self._disk = disk
         self._directory = directory
         self._interval = index_interval_bytes
         self._durable = durable
-        self._compacted = compacted
+        self._has_holes = has_holes
         self._checkpoint = checkpoint
         self._recovery_point = checkpoint.recovery_point if checkpoint else 0
         self._epoch = -1
@@ -122,8 +122,8 @@ class Recovery:
                 raise DamagedLog(f"{self._directory}: the segments are missing", path=self._directory)
             return self._empty()
         while len(files.segments) > 1 and files.segments[1] <= files.start_offset:  # an owner died deleting it
-            Segment(self._disk, self._directory, files.segments.pop(0), self._interval).unlink()
-        segments = [Segment(self._disk, self._directory, base, self._interval) for base in files.segments]
+            self._segment(files.segments.pop(0)).unlink()
+        segments = [self._segment(base) for base in files.segments]
         first_open = self._first_unproven(segments)
         for index, segment in enumerate(segments[:-1]):
             segment.sealed = True
@@ -156,8 +156,11 @@ class Recovery:
             damage=self._damage or "".join(f"{self._directory}: lost {lost}" for lost in files.lost[:1]),
         )
 
+    def _segment(self, base_offset: int) -> Segment:
+        return Segment(self._disk, self._directory, base_offset, self._interval, has_holes=self._has_holes)
+
     def _empty(self) -> Recovered:
-        segment = Segment(self._disk, self._directory, 0, self._interval)
+        segment = self._segment(0)
         segment.create()
         return Recovered(
             segments=[segment],
@@ -189,11 +192,13 @@ class Recovery:
             return  # damage, not a missing file; it is quarantined when read
         if end > next_base:
             raise _overlap(segment, end, next_base)
-        if end < next_base and not self._compacted and (end, next_base) not in lost:
+        if end < next_base and (end, next_base) not in lost:
             raise _missing(segment, end, next_base)
 
     def _end_of(self, segment: Segment, next_base: int) -> int:
         try:
+            if not segment.index.path.exists():
+                raise IndexDamaged(f"{segment.index.path} is gone")
             offset, position = segment.index.find_offset(segment.base_offset + 2**32 - 1)
             headers = segment.headers(position, offset)
             end = self._follow(headers, offset)
@@ -234,7 +239,7 @@ class Recovery:
                 return self._cut(segments, index, position, offset, None, lost)
             if offset > following:
                 raise _overlap(segment, offset, following)
-            if offset < following and not self._compacted and (offset, following) not in lost:
+            if offset < following and (offset, following) not in lost:
                 if self._proven(segments, index, offset):
                     raise _missing(segment, offset, following)
                 return self._cut(segments, index, position, offset, None, lost)
@@ -255,10 +260,21 @@ class Recovery:
                 offset, position = header.next_offset, position + header.padded_size
                 self._epoch = max(self._epoch, header.leader_epoch)
         except (IndexDamaged, CorruptBatch):
-            return record.recovery_position, record.recovery_point
+            if self._starts_a_batch(segment, record):
+                return record.recovery_position, record.recovery_point
+            return 0, segment.base_offset  # of a segment that compaction has replaced the record says nothing
         if (position, offset) == (record.recovery_position, record.recovery_point):
             return position, offset
         return 0, segment.base_offset
+
+    def _starts_a_batch(self, segment: Segment, record: CheckpointRecord) -> bool:
+        """Whether a batch, or nothing, is where the checkpoint says that the recovery point lies."""
+        try:
+            for _ in segment.headers(record.recovery_position, record.recovery_point):
+                break
+        except CorruptBatch:
+            return False
+        return record.recovery_position <= segment.size
 
     def _walk(self, segment: Segment, position: int, offset: int) -> tuple[int, int, CorruptBatch | None]:
         """Verify batches from `position`, adding to the index; return where they end and what ended them."""
@@ -361,7 +377,7 @@ class Recovery:
             self._disk.mark(self._directory / lost_name(offset, following))
             lost.append((offset, following))
         segment.sealed = True
-        fresh = Segment(self._disk, self._directory, following, self._interval)
+        fresh = self._segment(following)
         fresh.create()
         segments.append(fresh)
         return following

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,6 +34,7 @@ class Segment:
         size: Where the next batch goes; of a sealed segment the size of its file, which ends in zeros.
         allocated: Size of the file.
         since_age_ms: The directory's running time at the first append; -1: empty or not known.
+        has_holes: Compaction, here or at a leader, may have left holes between its offsets.
     """
 
     __slots__ = (
@@ -41,6 +43,7 @@ class Segment:
         "allocated",
         "base_offset",
         "file",
+        "has_holes",
         "index",
         "path",
         "sealed",
@@ -48,8 +51,11 @@ class Segment:
         "size",
     )
 
-    def __init__(self, disk: Disk, directory: Path, base_offset: int, index_interval_bytes: int) -> None:
+    def __init__(
+        self, disk: Disk, directory: Path, base_offset: int, index_interval_bytes: int, *, has_holes: bool = False
+    ) -> None:
         self._disk = disk
+        self.has_holes = has_holes
         self.base_offset = base_offset
         self.path = directory / file_name(base_offset, LOG)
         self.index = SegmentIndex(disk, directory, base_offset, index_interval_bytes)
@@ -176,6 +182,24 @@ class Segment:
             else:
                 raise CorruptBatch(f"{self.path} ends before offset {offset}", position=-1)
 
+    def cut_at(self, offset: int, end_offset: int) -> tuple[int, int, int]:
+        """Return where to cut so that nothing reaches `offset`: position, where what is before it ends, and the base
+        offset of the first batch that goes.
+
+        Raises:
+            CorruptBatch: as `locate`, of which the cost is twice.
+        """
+        position, header = self.locate(offset, end_offset)
+        end = header.base_offset if position else min(self.base_offset, header.base_offset)
+        if position and self.has_holes:
+            with suppress(CorruptBatch):  # also IndexDamaged: then the hole counts as being there still
+                start, at = self.index.find_offset(end - 1)
+                for at, before in self.headers(at, start):  # noqa: B020
+                    if at >= position:
+                        break
+                    end = before.next_offset
+        return position, end, header.base_offset
+
     def locate_time(self, timestamp_ms: int, end_offset: int) -> tuple[int, int]:
         """Return (offset, position) from where to walk for the first batch as late as `timestamp_ms`."""
         for last in (False, True):
@@ -220,23 +244,24 @@ class Segment:
     def _chain(self, file: File, position: int, offset: int, limit: int, bound: int, *, exact: bool) -> int | None:
         """Return the base offset of the batch at `position` if the batches from there lead to `limit` and `bound`.
 
-        Offsets must be dense: a batch that a client hid in a body rarely fits its neighbours. (A compacted log will
-        need another proof.)
+        Offsets must be dense: a batch that a client hid in a body rarely fits its neighbours. Where compaction has left
+        holes they only ascend, and the batches must lead to the very byte where the index has the next one.
         """
         first, at, following = -1, position, -1
         try:
             for at, header in walk_batches(file.fd, position, limit, offset):
                 if first < 0:
                     first = header.base_offset
-                elif header.base_offset != following:
+                elif header.base_offset != following and not self.has_holes:
                     return None
                 following = header.next_offset
                 at += header.padded_size
         except (CorruptBatch, OSError):
             return None
-        if first < 0 or following != bound or (exact and at != limit):
+        if first < 0 or (exact and at != limit):
             return None
-        return first
+        fits = following == bound or (self.has_holes and exact and following < bound)
+        return first if fits else None
 
     def next_marked(self, position: int, offset: int) -> tuple[int, int, int] | None:
         """Return (offset, position, greatest high watermark named from there on) of the next batch behind damage.

@@ -44,6 +44,13 @@ class GrowingMap:
         self.view = memoryview(mmap.mmap(self._fd, size, mmap.MAP_SHARED, mmap.PROT_READ))
         return True
 
+    def is_current(self) -> bool:
+        """Tell whether the file of that name is still the one that is mapped."""
+        try:
+            return os.path.samestat(os.stat(self.path, follow_symlinks=False), os.fstat(self._fd))
+        except FileNotFoundError:
+            return False
+
 
 class SegmentMap(GrowingMap):
     """A segment file, by its base offset."""

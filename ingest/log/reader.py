@@ -66,7 +66,7 @@ class LocalLog:
         self._maps: dict[int, SegmentMap] = {}
         self._bases: list[int] = []
         self.high_watermark = -1
-        self._next: tuple[int, int, int] | None = None  # offset, base offset, position where the last read ended
+        self._next: tuple[int, SegmentMap, int] | None = None  # offset, map and position where the last read ended
         marks = self.marks()
         self._incarnation, self._generation = marks.incarnation, marks.generation
 
@@ -130,7 +130,8 @@ class LocalLog:
                     if batches:
                         break
                     raise CorruptBatch(f"{segment.path} ends at byte {position}, before offset {offset}")
-                segment, position, view = following, 0, following.view
+                segment, position = following
+                view = segment.view
                 continue
             header = decode_header(view, position)
             size = HEADER_SIZE + header.body_size
@@ -162,7 +163,7 @@ class LocalLog:
             position += (size + 7) & -8
             if offset >= end or max_bytes <= 0:
                 break
-        self._next = (offset, segment.base_offset, position)
+        self._next = (offset, segment, position)
         return batches
 
     def close(self) -> None:
@@ -174,13 +175,19 @@ class LocalLog:
 
     def _find(self, offset: int, marks: Marks) -> tuple[SegmentMap, int]:
         if self._next is not None and self._next[0] == offset:
-            return self._map(self._next[1]), self._next[2]
+            return self._next[1:]
         if not self._bases or offset < self._bases[0] or marks.active_segment > self._bases[-1]:
             self._list()
         at = bisect_right(self._bases, offset) - 1
         if at < 0:
             raise LogMoved(f"{self._path}: no segment holds offset {offset}")
         segment = self._map(self._bases[at])
+        if segment is None:  # deleted, or merged into an earlier one
+            self._list()
+            at = bisect_right(self._bases, offset) - 1
+            segment = self._map(self._bases[at]) if at >= 0 else None
+        if segment is None:
+            raise LogMoved(f"{self._path}: the segment that held offset {offset} is gone")
         hint, position = self._look_up(segment.base_offset, offset)
         return segment, self._walk(segment, hint, position, offset)
 
@@ -221,15 +228,30 @@ class LocalLog:
             os.close(fd)
         return (base_offset + found[0], found[1]) if found else (base_offset, 0)
 
-    def _after(self, segment: SegmentMap, offset: int) -> SegmentMap | None:
-        """Return the segment that follows, if one starts at `offset`."""
+    def _after(self, segment: SegmentMap, offset: int) -> tuple[SegmentMap, int] | None:
+        """Return map and position of what follows the end of `segment`, which is at `offset`; None: nothing does yet.
+
+        It is the segment of that name, or one that compaction has merged it into since this one was mapped: an earlier
+        one, perhaps even under the name of `segment`.
+
+        Raises:
+            LogMoved: what follows was deleted while it was looked for.
+        """
         for known in (True, False):
             if not known:
                 self._list()
             at = bisect_right(self._bases, offset) - 1
-            if at >= 0 and self._bases[at] == offset and offset != segment.base_offset:
-                return self._map(offset)
-        return None
+            if at >= 0 and self._bases[at] == offset != segment.base_offset:
+                following = self._map(offset)
+                if following is not None:
+                    return following, 0
+        if at < 0 or (self._bases[at] == segment.base_offset and segment.is_current()):
+            return None
+        self._maps.pop(self._bases[at], None)
+        merged = self._map(self._bases[at])
+        if merged is None:
+            raise LogMoved(f"{self._path}: the segment that held offset {offset} is gone")
+        return merged, self._walk(merged, *self._look_up(merged.base_offset, offset), offset)
 
     def _list(self) -> None:
         try:
@@ -238,7 +260,8 @@ class LocalLog:
             raise LogMoved(f"{self._path} is gone") from None
         self._bases = sorted(name[0] for name in names if name is not None and name[1] == LOG)
 
-    def _map(self, base_offset: int) -> SegmentMap:
+    def _map(self, base_offset: int) -> SegmentMap | None:
+        """Return the map of a segment, None if there is no such file any more."""
         segment = self._maps.get(base_offset)
         if segment is None:
             try:
@@ -246,7 +269,7 @@ class LocalLog:
             except FileNotFoundError:
                 self._bases = []
                 self._next = None
-                raise LogMoved(f"{self._path}: the segment at {base_offset} is gone") from None
+                return None
             if len(self._maps) >= _MAPS_MAX:
                 del self._maps[min(self._maps)]
             self._maps[base_offset] = segment

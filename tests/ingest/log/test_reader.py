@@ -12,8 +12,9 @@ import pytest
 from brokerd.storage.config import LogConfig
 from brokerd.storage.log import Log
 from ingest.errors import CorruptBatch, LogTruncation
+from ingest.log.names import INDEX, LOG, file_name
 from ingest.log.reader import LocalLog, LogMoved
-from ingest.records.header import HEADER_SIZE
+from ingest.records.header import HEADER_SIZE, BatchHeader, hop_headers
 from tests.brokerd.storage.stores import TOPIC, Store, flip, make_batch
 
 Open = Callable[[], LocalLog]
@@ -191,3 +192,74 @@ def test_a_vanished_directory_moves_its_readers_away(store: Store) -> None:
         reader.read(0, 1000)
     assert store.directory is not None
     store.directory.delete_partition(TOPIC, 0)
+
+
+# ---- compaction swaps segments under a reader ------------------------------------------------------------------------
+
+
+def merge(store: Store, bases: list[int], *, keep: int) -> None:
+    """Put one segment with each `keep`-th batch, and the last, in place of several."""
+    merged = b""
+    for base in bases:
+        data = (store.partition_path / file_name(base, LOG)).read_bytes()
+        end = len(data.rstrip(b"\0")) + 7 & -8
+        headers = list(hop_headers(data, 0, end))
+        for position, header in headers:
+            last = base == bases[-1] and header is headers[-1][1]
+            if header.base_offset // 2 % keep == 0 or last:
+                merged += data[position : position + header.padded_size]
+    fresh = store.partition_path / "merged.tmp"
+    fresh.write_bytes(merged)
+    fresh.rename(store.partition_path / file_name(bases[0], LOG))
+    for base in bases:
+        (store.partition_path / file_name(base, INDEX)).unlink(missing_ok=True)
+        if base != bases[0]:
+            (store.partition_path / file_name(base, LOG)).unlink()
+
+
+def bases_of(store: Store) -> list[int]:
+    return sorted(int(path.stem) for path in store.partition_path.glob("*.log"))
+
+
+@pytest.mark.parametrize("at", [0, 2, 100, 116, 118, 130, 234, 236, 300, 352, 354])
+def test_a_reader_goes_on_through_a_swap_without_missing_or_repeating_anything(store: Store, at: int) -> None:
+    log = store.open()
+    sent = fill(log, 300)
+    store.flush()
+    reader = local(store, log)
+    bases = bases_of(store)
+    assert bases[:4] == [0, 118, 236, 354]
+    before = read_some(reader, 0, at)
+    merge(store, bases[1:3], keep=3)
+    merge(store, [0, 118], keep=2)
+    after = read_some(reader, at, 600)
+    offsets = [header.base_offset for header, _ in after]
+    assert offsets == sorted(set(offsets))
+    found = {header.base_offset: bytes(batch[HEADER_SIZE:]) for header, batch in before + after}
+    assert found == {offset: sent[offset // 2] for offset in found}
+    assert set(range(0, 600, 12)) <= found.keys(), "what is left is never missed"
+    fresh = {header.base_offset for header, _ in read_some(local(store, log), 0, 600)}
+    assert fresh <= found.keys()
+
+
+def read_some(reader: LocalLog, offset: int, end: int) -> list[tuple[BatchHeader, memoryview]]:
+    found: list[tuple[BatchHeader, memoryview]] = []
+    while offset < end:
+        found += reader.read(offset, min(5000, 1100 * (end - offset) // 2))
+        offset = found[-1][0].next_offset
+    return found
+
+
+def test_a_reader_that_seeks_into_a_merged_segment_finds_it(store: Store) -> None:
+    log = store.open()
+    fill(log, 300)
+    store.flush()
+    reader = local(store, log)
+    for offset in (0, 118, 236):
+        reader.read(offset, 1)
+    merge(store, bases_of(store)[:3], keep=5)
+    left = [number for number in range(300) if number % 5 == 0 or number >= 176]
+    for offset in (300, 2, 120, 349, 353, 354):
+        (header, _), *_ = reader.read(offset, 1)  # of the old file where it is mapped still
+        assert header.base_offset in (offset // 2 * 2, min(2 * n for n in left if 2 * n + 1 >= offset))
+    assert [header.base_offset for header, _ in read_some(local(store, log), 0, 600)] == [2 * number for number in left]

@@ -619,7 +619,7 @@ class Log:
         self.config = config
         self.maintain_age_ms = 0
         for segment in self._segments.items:
-            segment.index.interval_bytes = config.index_interval_bytes
+            segment.index.set_interval(config.index_interval_bytes)
             segment.has_holes |= config.compacts
 
     def replaced(self) -> None:

@@ -21,10 +21,10 @@ from brokerd.storage.checkpoint import CheckpointRecord
 from brokerd.storage.disk import Disk
 from brokerd.storage.errors import DamagedLog
 from brokerd.storage.history import last_epoch, rebuild_producers
+from brokerd.storage.index_entries import NO_TIMESTAMP
 from brokerd.storage.partition_files import Files, list_files
 from brokerd.storage.producer_state import ProducerState
 from brokerd.storage.segment import Segment
-from brokerd.storage.segment_index import NO_TIMESTAMP
 from ingest.atomic_file import fsync_directory
 from ingest.errors import CorruptBatch
 from ingest.failpoints import failpoint

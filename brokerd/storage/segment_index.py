@@ -8,6 +8,7 @@ from pathlib import Path
 
 from brokerd.storage.disk import Disk
 from brokerd.storage.files import READ, READ_WRITE, File
+from brokerd.storage.index_entries import NO_TIMESTAMP, IndexEntries
 from ingest.errors import StorageError
 from ingest.log.index import (
     ENTRY_SIZE,
@@ -16,8 +17,6 @@ from ingest.log.index import (
     crc_seed,
     decode_offset_entry,
     decode_time_entry,
-    encode_offset_entry,
-    encode_time_entry,
     find_offset,
     find_time,
 )
@@ -26,67 +25,46 @@ from ingest.records.header import BatchHeader
 
 # One write per so many entries: at 4 KiB between entries a reader's walk past the last written one stays below 1 MiB.
 _PENDING_BYTES_MAX = 256 * ENTRY_SIZE
-NO_TIMESTAMP = -(2**63)
 
 
 class SegmentIndex:
-    """Hints of one segment. Entries are kept in memory until there are enough for one write. No descriptor stays open.
+    """Hints of one segment. Entries wait in memory until there are enough for one write. No descriptor stays open."""
 
-    Attributes:
-        max_timestamp_ms: The latest timestamp of the batches seen by `add`.
-    """
-
-    __slots__ = (
-        "_base",
-        "_disk",
-        "_next_entry_at",
-        "_offsets",
-        "_seed",
-        "_times",
-        "_written",
-        "interval_bytes",
-        "max_timestamp_ms",
-        "path",
-        "time_path",
-    )
+    __slots__ = ("_base", "_disk", "_entries", "_seed", "_written", "path", "time_path")
 
     def __init__(self, disk: Disk, directory: Path, base_offset: int, interval_bytes: int) -> None:
         self._disk = disk
         self._base = base_offset
-        self.interval_bytes = interval_bytes
         self._seed = crc_seed(base_offset)
-        self._next_entry_at = 0
-        self._offsets = bytearray()
-        self._times = bytearray()
+        self._entries = IndexEntries(base_offset, interval_bytes)
         self._written = -1  # entries in the files; -1: not yet looked
         self.path = directory / file_name(base_offset, INDEX)
         self.time_path = directory / file_name(base_offset, TIME_INDEX)
-        self.max_timestamp_ms = NO_TIMESTAMP
+
+    def set_interval(self, interval_bytes: int) -> None:
+        """Make an entry every so many bytes from now on."""
+        self._entries.interval_bytes = interval_bytes
 
     # ---- writing, in the order of the log
 
     def add(self, leader_epoch: int, base_offset: int, position: int, timestamp_ms: int, next_position: int) -> None:
         """Note a batch that was appended; every `index.interval.bytes` one becomes an entry."""
-        if position >= self._next_entry_at:
-            relative = base_offset - self._base
-            self._offsets += encode_offset_entry(self._seed, relative, position, leader_epoch)
-            self._times += encode_time_entry(self._seed, self.max_timestamp_ms, relative)
-            self._next_entry_at = next_position + self.interval_bytes if self.interval_bytes else 0
-            if len(self._offsets) >= _PENDING_BYTES_MAX:
-                self.write_pending()
-        if timestamp_ms > self.max_timestamp_ms:
-            self.max_timestamp_ms = timestamp_ms
+        entries = self._entries
+        entries.add(leader_epoch, base_offset, position, timestamp_ms, next_position)
+        if len(entries.offsets) >= _PENDING_BYTES_MAX:
+            self.write_pending()
 
     def write_pending(self) -> None:
         """Write what is in memory. Not flushed: hints may be lost."""
-        if not self._offsets:
+        offsets, times = self._entries.offsets, self._entries.times
+        if not offsets:
             return
         position = self._count_written() * ENTRY_SIZE
-        self._disk.append_hint(self.path, self._offsets, position)
-        self._disk.append_hint(self.time_path, self._times, position)
-        self._written += len(self._offsets) // ENTRY_SIZE
-        self._offsets.clear()
-        self._times.clear()
+        self._disk.append_hint(self.path, offsets, position)
+        self._disk.append_hint(self.time_path, times, position)
+        self._written += len(offsets) // ENTRY_SIZE
+        offsets.clear()
+        times.clear()
 
     def _count_written(self) -> int:
         if self._written < 0:
@@ -122,7 +100,7 @@ class SegmentIndex:
         Raises:
             IndexDamaged: call `rebuild`.
         """
-        read, count = self._reader(self.path, self._offsets)
+        read, count = self._reader(self.path, self._entries.offsets)
         entry = find_offset(self._seed, read, count, offset - self._base)
         return (self._base + entry[0], entry[1]) if entry else (self._base, 0)
 
@@ -132,7 +110,7 @@ class SegmentIndex:
         Raises:
             IndexDamaged: call `rebuild`.
         """
-        read, count = self._reader(self.time_path, self._times)
+        read, count = self._reader(self.time_path, self._entries.times)
         relative = find_time(self._seed, read, count, timestamp_ms)
         return self._base + (relative or 0)
 
@@ -142,12 +120,12 @@ class SegmentIndex:
         Raises:
             IndexDamaged: call `rebuild`.
         """
-        read, count = self._reader(self.time_path, self._times)
+        read, count = self._reader(self.time_path, self._entries.times)
         return decode_time_entry(self._seed, read(count - 1))[0] if count else NO_TIMESTAMP
 
     def next_anchor(self, position: int) -> tuple[int, int] | None:
         """Return (offset, position) of the first valid entry behind `position`; damaged ones are stepped over."""
-        read, count = self._reader(self.path, self._offsets)
+        read, count = self._reader(self.path, self._entries.offsets)
         best: tuple[int, int] | None = None
         for i in range(count - 1, -1, -1):
             try:
@@ -163,14 +141,13 @@ class SegmentIndex:
 
     def resume(self, max_timestamp_ms: int, next_position: int) -> None:
         """Go on adding at `next_position` after a reopen."""
-        self.max_timestamp_ms = max_timestamp_ms
-        self._next_entry_at = next_position
+        self._entries.resume(max_timestamp_ms, next_position)
 
     def truncate(self, position: int) -> None:
         """Forget the entries at or behind `position` of the log."""
         self.write_pending()
         self._written = -1
-        read, count = self._reader(self.path, self._offsets)
+        read, count = self._reader(self.path, self._entries.offsets)
         keep = count
         while keep:
             if decode_offset_entry(self._seed, read(keep - 1))[1] < position:
@@ -193,11 +170,8 @@ class SegmentIndex:
 
     def reset(self) -> None:
         """Empty both files."""
-        self._offsets.clear()
-        self._times.clear()
+        self._entries.reset()
         self._written = 0
-        self.max_timestamp_ms = NO_TIMESTAMP
-        self._next_entry_at = 0
         self._disk.replace(self.path, b"")
         self._disk.replace(self.time_path, b"")
 

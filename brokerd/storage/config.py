@@ -22,6 +22,10 @@ class LogConfig(msgspec.Struct, frozen=True, kw_only=True):
     max_message_bytes: int = 1_048_588
     file_delete_delay_ms: int = 60_000
     cleanup_policy: str = "delete"
+    delete_retention_ms: int = 86_400_000
+    min_cleanable_dirty_ratio: float = 0.5
+    min_compaction_lag_ms: int = 0
+    max_compaction_lag_ms: int = 2**63 - 1
     min_insync_replicas: int = 0
     timestamp_before_max_ms: int = 2**63 - 1
     timestamp_after_max_ms: int = 2**63 - 1
@@ -36,6 +40,11 @@ class LogConfig(msgspec.Struct, frozen=True, kw_only=True):
     def deletes(self) -> bool:
         """Whether old segments go by time and size."""
         return "delete" in self.cleanup_policy
+
+    @property
+    def roll_ms(self) -> int:
+        """The age at which a segment is rolled; what is to be compacted in time has to be sealed before."""
+        return min(self.segment_ms, self.max_compaction_lag_ms) if self.compacts else self.segment_ms
 
     @classmethod
     def from_topic_configs(
@@ -58,6 +67,10 @@ class LogConfig(msgspec.Struct, frozen=True, kw_only=True):
             max_message_bytes=values["max.message.bytes"],
             file_delete_delay_ms=values["file.delete.delay.ms"],
             cleanup_policy=values["cleanup.policy"],
+            delete_retention_ms=values["delete.retention.ms"],
+            min_cleanable_dirty_ratio=values["min.cleanable.dirty.ratio"],
+            min_compaction_lag_ms=values["min.compaction.lag.ms"],
+            max_compaction_lag_ms=values["max.compaction.lag.ms"],
             min_insync_replicas=values["min.insync.replicas"],
             timestamp_before_max_ms=values["message.timestamp.before.max.ms"],
             timestamp_after_max_ms=values["message.timestamp.after.max.ms"],

@@ -26,7 +26,7 @@ from brokerd.storage.salvage import salvage
 from ingest.atomic_file import fsync_directory
 from ingest.errors import ConfigError, LogDirOffline, StorageError
 from ingest.failpoints import failpoint
-from ingest.log.names import REFILL, parse_partition_name, partition_name
+from ingest.log.names import COMPACTION, REFILL, parse_partition_name, partition_name
 from ingest.log.state_page import row_tag
 from ingest.machine import machine_id
 
@@ -271,7 +271,7 @@ class LogDirectory:
                 path,
                 index_interval_bytes=config.index_interval_bytes,
                 durable=config.durability == "fsync",
-                has_holes=config.compacts,
+                has_holes=config.compacts or (path / COMPACTION).exists(),
                 checkpoint=self._checkpoint.partitions.get(key),
             ).run()
             row = self._page.claim(row_tag(topic_id, partition))

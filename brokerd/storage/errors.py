@@ -49,6 +49,10 @@ class DamagedLog(StorageError):
     """Files that don't make up one log: a stray, overlapping, missing or newer one. Nothing was changed."""
 
 
+class Uncleanable(StorageError):
+    """A log that can't be compacted as it is. Nothing was changed."""
+
+
 class QuarantinedBatch(CorruptBatch):
     """Bytes of the log that are no valid batch.
 

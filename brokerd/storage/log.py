@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import msgspec
-
-from brokerd.storage.checkpoint import PARTITION, UNKNOWN_PRODUCERS, Checkpoint, CheckpointRecord
+from brokerd.storage.checkpoint import Checkpoint, CheckpointRecord
+from brokerd.storage.compaction.job import Job
+from brokerd.storage.compaction.log_compaction import Dirt, LogCompaction
 from brokerd.storage.config import LogConfig
 from brokerd.storage.disk import Disk
 from brokerd.storage.errors import OffsetOutOfRange, StaleLeaderEpoch
 from brokerd.storage.history import epoch_end, last_epoch, rebuild_producers
+from brokerd.storage.log_checkpoint import LogCheckpoint
 from brokerd.storage.log_reader import LogReader
 from brokerd.storage.log_values import NOTHING_UNREAD, Appended, FlushTarget, Unread
 from brokerd.storage.page import Row
 from brokerd.storage.producer_state import ProducerState
 from brokerd.storage.recovery import Recovered
-from brokerd.storage.replicated import check_replicated
+from brokerd.storage.replicated import check_replicated, fitting
 from brokerd.storage.retention import SealedSegment, count_expired
 from brokerd.storage.segment import Segment
 from brokerd.storage.segments import Segments
@@ -53,6 +53,7 @@ class Log:
         torn_bytes_total: About what recovery cut from the tail; none of it had been flushed.
         damaged_batches_total: Places recovery found where flushed bytes are bad; reads find more, see `read`.
         lost_offsets_total: Offsets that had been flushed and that recovery found gone.
+        compaction: What of it is compacted, and how more of it comes to be.
         damage: Where recovery found, now or at an earlier open, that flushed records are bad or gone; empty: nowhere.
     """
 
@@ -68,7 +69,6 @@ class Log:
         checkpoint: Checkpoint,
         new_directories: Sequence[Path] = (),
     ) -> None:
-        record = checkpoint.partitions.get((topic_id, partition))
         self.topic_id = topic_id
         self.partition = partition
         self.config = config
@@ -91,28 +91,22 @@ class Log:
         self.damage = recovered.damage
         self._unflushed = Unflushed()
         self._reader = LogReader(path, self._segments, self._unflushed, recovered.lost, recovered.damaged)
+        self.compaction = LogCompaction(disk, path, self._segments, self._snapshots, self._reader)
         for directory in new_directories:
             self._unflushed.add_directory(directory, -1)
-        self._checkpoint = checkpoint
+        self._checkpoint = LogCheckpoint(disk, checkpoint, topic_id, partition)
         if self.flushed_end == self.end_offset:
             self._unflushed.flushed_at = (self._active.base_offset, self._active.size)
         self._last_append_age_ms = -1
         self.maintain_age_ms = 0
         self.closed = False
-        if self.flushed_end < self.end_offset:
-            self._take_unflushed_segments()
-        inherited = row.inherited
+        if self.flushed_end < self.end_offset:  # after a takeover: all since the checkpoint is in doubt until a flush
+            first = self._segments.index_at(self.flushed_end)
+            self._unflushed.doubt(self._segments.items[first:])
+        record, inherited = self._checkpoint.last, row.inherited
         mark = max(record.high_watermark if record else 0, inherited.high_watermark if inherited else 0)
         self.high_watermark = max(self.start_offset, min(mark, self.end_offset))
         self._publish()
-
-    def _take_unflushed_segments(self) -> None:
-        """After a takeover: all that was written since the checkpoint is in doubt until it is flushed again."""
-        first = self._segments.index_at(self.flushed_end)
-        doubtful = self._segments.items[first:]
-        for segment, following in pairwise(doubtful):
-            self._unflushed.files.append((segment.reader(), following.base_offset))
-        self._unflushed.size_bytes = sum(segment.size for segment in doubtful)
 
     # ---- gauges
 
@@ -214,21 +208,17 @@ class Log:
         assert not self.closed
         view = memoryview(batches)
         found = check_replicated(view, self.end_offset, self.last_epoch)
-        records, at = 0, 0
-        while at < len(found):
-            start, size, following = found[at][0], 0, at
-            room = self.config.segment_bytes - self._active.size
-            while following < len(found) and (not size or size + found[following][1].padded_size <= room):
-                size += found[following][1].padded_size
-                following += 1
-            group = [header for _, header in found[at:following]]
-            self._write([view[start : start + size]], size, group[-1].next_offset)
-            for header in group:
+        records = 0
+        while found:
+            group = fitting(found, self.config.segment_bytes - self._active.size)
+            del found[: len(group)]
+            start, size = group[0][0], sum(header.padded_size for _, header in group)
+            self._write([view[start : start + size]], size, group[-1][1].next_offset)
+            for _, header in group:
                 flags = header.leader_flags & FLAG_LOG_APPEND_TIME
                 batch = (header, header.base_offset, header.padded_size)
                 self._apply([batch], header.leader_epoch, header.append_time_ms, flags)
                 records += header.record_count
-            at = following
         return records
 
     def _write(self, vectors: list[Buffer], total: int, end_offset: int) -> None:
@@ -434,6 +424,7 @@ class Log:
         """Delete the oldest `count` segments."""
         if not count:
             return
+        self.compaction.settle()
         gone = self._segments.drop_first(count)
         first = self._segments.bases[0]
         if first > self.start_offset:
@@ -457,18 +448,21 @@ class Log:
         active = self._active
         if active.size and active.since_age_ms >= 0:
             idle_since_ms = max(self._last_append_age_ms, active.since_age_ms)
-            expired = 0 <= config.retention_ms < age_ms - idle_since_ms and self.end_offset <= self.high_watermark
-            due.append(active.since_age_ms + config.segment_ms)
-            if config.retention_ms >= 0:
-                due.append(idle_since_ms + config.retention_ms + 1)
-            if age_ms - active.since_age_ms >= config.segment_ms or expired:
+            retained_ms = config.retention_ms if config.deletes else -1
+            expired = 0 <= retained_ms < age_ms - idle_since_ms and self.end_offset <= self.high_watermark
+            due.append(active.since_age_ms + config.roll_ms)
+            if retained_ms >= 0:
+                due.append(idle_since_ms + retained_ms + 1)
+            if age_ms - active.since_age_ms >= config.roll_ms or expired:
                 try:
                     self.roll()
                 except LogDirOffline:
                     raise
                 except StorageError:  # a full disk, no descriptor left: the next round tries again
                     pass
-        if config.cleanup_policy == "delete" and len(self._segments) > 1:
+        if self.compaction.swapping:  # a matter of two flushes of the directory
+            due.append(age_ms)
+        elif config.deletes and len(self._segments) > 1:
             sealed = [
                 SealedSegment(segment.stored_bytes(), age_ms - self._snapshots.age_ms(following), following)
                 for segment, following in zip(self._segments.items, self._segments.bases[1:], strict=False)
@@ -499,26 +493,19 @@ class Log:
         snapshot_offset = self._snapshots.for_checkpoint(
             self._producers, self.end_offset, self.flushed_end, self._last_append_age_ms, self._segments.bases
         )
-        segment, position = self._unflushed.flushed_at
-        old = self._checkpoint.partitions.get((self.topic_id, self.partition))
-        record = CheckpointRecord(
-            kind=PARTITION,
-            topic_id=self.topic_id,
-            partition=self.partition,
+        at_active = self._unflushed.flushed_at[0] == self._active.base_offset
+        record = self._checkpoint.news(
+            self._unflushed.flushed_at,
             recovery_point=self.flushed_end,
-            recovery_segment=segment,
-            recovery_position=position,
-            high_watermark=min(self.high_watermark, self.flushed_end),
+            high_watermark=self.high_watermark,
             log_start=self.start_offset,
             snapshot_offset=snapshot_offset,
-            active_since_age_ms=self._active.since_age_ms if segment == self._active.base_offset else -1,
+            active_since_age_ms=self._active.since_age_ms if at_active else -1,
             leader_epoch=self.last_epoch,
             producer_id_max=self.producer_id_max,
-            age_ms=self._disk.time.age_ms,
         )
-        if old is not None and msgspec.structs.replace(old, age_ms=record.age_ms) == record:
-            return None
-        self._active.index.write_pending()
+        if record is not None:
+            self._active.index.write_pending()
         return record
 
     # ---- truncation
@@ -538,12 +525,13 @@ class Log:
         if offset >= self.end_offset:
             return
         self._disk.check_online()
+        self.compaction.cut(offset)
         segments = self._segments
         index = segments.index_at(offset)
         segment = segments.items[index]
         position, offset, first_gone = segment.cut_at(offset, segments.end_of(index))
         seen = first_gone < self.high_watermark
-        self._checkpoint.write([self._record_below(offset, segment.base_offset, position)])
+        self._withdraw(offset, segment.base_offset, position)
         gone = segments.drop_behind(index)
         for later in gone:
             later.unlink()
@@ -575,6 +563,7 @@ class Log:
         assert offset > self.end_offset, "a restart leads ahead"
         assert not self.flush_under_way, "a flush under way would vouch for what is dropped"
         self._disk.check_online()
+        self.compaction.cut(0)
         self._disk.mark(self.path / file_name(offset, START))  # from here on what lies below is gone for good
         fresh = self._new_segment(offset)
         fresh.create()
@@ -597,22 +586,12 @@ class Log:
         self._epoch_ends.clear()
         self._publish()
 
-    def _record_below(self, offset: int, segment: int, position: int) -> CheckpointRecord:
-        """Return a record that vouches for nothing at or above `offset`."""
+    def _withdraw(self, offset: int, segment: int, position: int) -> None:
+        """Have the checkpoint vouch for nothing at or above `offset`."""
         first = self._segments.bases[0]
-        point = (offset, segment, position) if self.flushed_end >= offset else (first, first, 0)
-        return CheckpointRecord(
-            kind=PARTITION,
-            topic_id=self.topic_id,
-            partition=self.partition,
-            recovery_point=point[0],
-            recovery_segment=point[1],
-            recovery_position=point[2],
-            high_watermark=min(self.high_watermark, offset),
-            log_start=self.start_offset,
-            snapshot_offset=UNKNOWN_PRODUCERS,
-            age_ms=self._disk.time.age_ms,
-        )
+        point = (offset, (segment, position)) if self.flushed_end >= offset else (first, (first, 0))
+        mark = min(self.high_watermark, offset)
+        self._checkpoint.withdraw(*point, high_watermark=mark, log_start=self.start_offset)
 
     def alter_config(self, config: LogConfig) -> None:
         """Follow the topic's new settings from the next append on."""
@@ -622,11 +601,42 @@ class Log:
             segment.index.set_interval(config.index_interval_bytes)
             segment.has_holes |= config.compacts
 
+    # ---- compaction
+
+    @property
+    def cleaned_end(self) -> int:
+        """Below it each key has one record."""
+        return self.compaction.cleaned.end_offset
+
+    def dirt(self) -> Dirt:
+        """Measure what compaction could gain: below the high watermark alone, and of what recovery would not read."""
+        end_max = min(self.high_watermark, self.flushed_end, self._checkpoint.recovery_segment)
+        return self.compaction.dirt(self.config, log_start=self.start_offset, end_max=end_max)
+
+    def begin_compaction(self, dirt: Dirt, run: str, *, purge_end: int, map_bytes_max: int, io_bytes_per_s: int) -> Job:
+        """Return the job of a compaction run; what it writes is for `compaction` to take.
+
+        Raises:
+            CorruptBatch, StorageError: where what is dirty begins can't be read.
+        """
+        return self.compaction.begin(
+            self.config,
+            dirt,
+            run,
+            log_start=self.start_offset,
+            purge_end=purge_end,
+            kept_batches=self._producers.batches_below(dirt.end_offset),
+            map_bytes_max=map_bytes_max,
+            io_bytes_per_s=io_bytes_per_s,
+        )
+
     def replaced(self) -> None:
         """Tell the readers of the page that another log takes this one's place."""
         self._row.generation += 1
         self._publish()
 
     def close(self) -> None:
-        """Take no more appends; nothing is written or flushed here."""
+        """Take no more appends; nothing of the log is written or flushed here."""
+        if not self._disk.failed:
+            self.compaction.abandon()
         self.closed = True

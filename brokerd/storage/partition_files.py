@@ -8,7 +8,17 @@ from pathlib import Path
 import msgspec
 
 from brokerd.storage.errors import DamagedLog
-from ingest.log.names import INDEX, LOG, SNAPSHOT, START, TIME_INDEX, parse_file_name, parse_lost_name
+from ingest.log.names import (
+    CLEANED,
+    COMPACTION,
+    INDEX,
+    LOG,
+    SNAPSHOT,
+    START,
+    TIME_INDEX,
+    parse_file_name,
+    parse_lost_name,
+)
 
 _KNOWN = frozenset({LOG, INDEX, TIME_INDEX, SNAPSHOT, START})
 
@@ -31,8 +41,10 @@ def list_files(directory: Path) -> Files:
     segments, snapshots, starts, lost = [], [], [0], []
     others: list[tuple[int, str]] = []
     for entry in os.scandir(directory):
-        if entry.name.endswith(".tmp"):
+        if entry.name.endswith((".tmp", CLEANED)):  # a compaction run's, whose process may still be about to notice
             os.unlink(entry.path)
+            continue
+        if entry.name == COMPACTION:
             continue
         pair = parse_lost_name(entry.name)
         if pair:

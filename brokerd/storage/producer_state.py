@@ -112,6 +112,11 @@ class ProducerState:
         if len(producer.batches) > BATCHES_REMEMBERED:
             del producer.batches[0]
 
+    def batches_below(self, offset: int) -> list[int]:
+        """Return the base offsets of the batches remembered, those below `offset`."""
+        producers = self.producers.values()
+        return [batch.base_offset for one in producers for batch in one.batches if batch.base_offset < offset]
+
     def expire(self, age_ms: int, expiration_ms: int) -> None:
         """Forget the producers that have not appended for `expiration_ms` (producer.id.expiration.ms)."""
         old = [key for key, producer in self.producers.items() if age_ms - producer.last_age_ms > expiration_ms]

@@ -18,6 +18,7 @@ from pathlib import Path
 import msgspec
 
 from brokerd.storage.checkpoint import CheckpointRecord
+from brokerd.storage.compaction.swap import finish_swaps
 from brokerd.storage.disk import Disk
 from brokerd.storage.errors import DamagedLog
 from brokerd.storage.history import last_epoch, rebuild_producers
@@ -110,9 +111,9 @@ class Recovery:
             LogDirOffline: the device refused to read or write.
         Cost: two or three small reads per sealed segment, then everything above the recovery point.
         """
-        files = list_files(self._directory)
         try:
-            return self._run(files)
+            finish_swaps(self._directory)
+            return self._run(list_files(self._directory))
         except OSError as error:
             raise self._disk.refused(error, f"recovering {self._directory}") from error
 

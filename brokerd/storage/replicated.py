@@ -38,3 +38,13 @@ def check_replicated(batches: Buffer, end_offset: int, last_epoch: int) -> list[
     if position != view.nbytes:
         raise CorruptBatch(f"{position - view.nbytes} bytes of padding are missing", position=position)
     return found
+
+
+def fitting(batches: list[tuple[int, BatchHeader]], room: int) -> list[tuple[int, BatchHeader]]:
+    """Return the batches that fit `room` bytes together, one at least."""
+    size = 0
+    for count, (_, header) in enumerate(batches):
+        size += header.padded_size
+        if count and size > room:
+            return batches[:count]
+    return batches[:]

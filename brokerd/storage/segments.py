@@ -47,6 +47,12 @@ class Segments:
         del self.items[:count], self.bases[:count]
         return gone
 
+    def replace(self, index: int, count: int, segment: Segment) -> None:
+        """Put `segment` in place of `count` sealed ones from `index` on."""
+        assert index + count < len(self.items), "the active segment stays"
+        self.items[index : index + count] = [segment]
+        self.bases[index : index + count] = [segment.base_offset]
+
     def drop_behind(self, index: int) -> list[Segment]:
         """Take out what follows segment `index`, which becomes active; return it, last first."""
         gone = self.items[:index:-1]

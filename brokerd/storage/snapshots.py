@@ -68,6 +68,14 @@ class Snapshots:
             known = self._ages[end_offset] = snapshot.age_ms if snapshot else self._disk.time.age_ms
         return known
 
+    def known_age_ms(self, end_offset: int, *, default: int) -> int:
+        """Return what `age_ms` does where there is a snapshot, else `default`."""
+        return self.age_ms(end_offset) if end_offset in self._ages or end_offset in self.offsets else default
+
+    def drop_between(self, start: int, end: int) -> None:
+        """Remove those within a segment that took the place of several; the newest stays."""
+        self._drop([known for known in self.offsets if start < known < end and known != self.newest])
+
     def drop_below(self, offset: int) -> None:
         """Remove those of deleted segments; the newest stays, for the state does not end with its segment."""
         self._drop([known for known in self.offsets if known < offset and known != self.newest])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 from brokerd.storage.files import File
@@ -32,6 +34,12 @@ class Unflushed:
         self.size_bytes = 0
         self.flushes = 0
         self._ends: dict[int, tuple[int, int]] = {}  # where flushes under way end -> (segment, position)
+
+    def doubt(self, segments: Sequence[Segment]) -> None:
+        """Note segments that another process wrote, the last of them active: nobody knows what of them is flushed."""
+        for segment, following in pairwise(segments):
+            self.files.append((segment.reader(), following.base_offset))
+        self.size_bytes = sum(segment.size for segment in segments)
 
     def add_directory(self, path: Path, end_offset: int) -> None:
         """Note that a name was made in `path`; the flush that counts for anything at `end_offset` covers it."""

@@ -141,7 +141,7 @@ class BinaryColumn(Sequence[bytes | None]):
         valid = None if self.valid is None else self.valid[rows]
         if valid is not None and valid.all():
             valid = None
-        if self.width == 0 or not len(self.data):  # all empty, or all null
+        if self.width == 0 or not len(self.data) or not len(rows):  # all empty, or all null
             return BinaryColumn(len(rows), self.data[:0], width=0, valid=valid)
         if self.width > 0:
             data = self.data.view(f"V{self.width}")[rows].view(np.uint8)

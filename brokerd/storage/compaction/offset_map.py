@@ -36,8 +36,8 @@ class OffsetMap:
         self._offsets = np.full(slots, _FREE, np.int64)
 
     def has_room(self, keys: int) -> bool:
-        """Tell whether so many more keys fit, were they all new; what comes first always does."""
-        return self.count == 0 or self.count + keys <= _FULL * (1 << self._bits_max)
+        """Tell whether so many more keys fit, were they all new; what is put all the same makes the table larger."""
+        return self.count + keys <= _FULL * (1 << self._bits_max)
 
     def put(self, hashes: Hashes, offsets: NDArray[np.int64]) -> None:
         """Note the offsets of keys; of one key's, here and before, the last counts.

@@ -545,15 +545,18 @@ class Consumer:
         if position.offset >= 0 and not stopped and position.fault is None:
             position.seek(position.offset, position.epoch)
 
-    def close(self) -> None:
-        """Commit what was handed out if auto commit is on, leave the group, close; arrays handed out stay valid."""
-        if not self._closed:
-            if self._group is not None:
-                self._group.close(commit=True)
-            self._shut()
+    def close(self, *, commit: bool = True) -> None:
+        """Leave the group and close; arrays handed out stay valid.
 
-    def _shut(self) -> None:
-        if not self._closed:
+        Args:
+            commit: With auto commit on, commit what was handed out first.
+        """
+        if self._closed:
+            return
+        try:
+            if self._group is not None:
+                self._group.close(commit=commit)
+        finally:
             self._closed = True
             self._fetcher.close()
             self._cluster.close()
@@ -563,10 +566,7 @@ class Consumer:
 
     def __exit__(self, kind: object, *exc_info: object) -> None:
         """Close. After an error nothing is committed by itself: what was handed out may not be done."""
-        if kind is not None and self._group is not None and not self._closed:
-            self._group.close(commit=False)
-            self._shut()
-        self.close()
+        self.close(commit=kind is None)
 
     def after_fork(self) -> None:
         if self._closed:

@@ -88,13 +88,16 @@ class GroupConsumer:
 
     def unsubscribe(self) -> None:
         """Leave the group: what was read is committed if auto commit is on, then let go of."""
-        if self._membership is not None:
-            held = list(self._fetcher.positions)
-            self._give_up(held)
+        membership = self._membership
+        if membership is None:
+            return
+        try:
+            self._give_up(list(self._fetcher.positions))
+        finally:
+            self._membership = None
             assert self._dropped is not None
             self._dropped.detach()
-            self._membership.close()
-            self._membership = None
+            membership.close()
 
     @property
     def subscribed(self) -> bool:
@@ -331,14 +334,15 @@ class GroupConsumer:
         """Leave the group; with `commit` what was handed out is committed first, if auto commit is on."""
         if not commit:
             self._settings = self._settings._replace(auto_commit=False)
-        if self._membership is not None:
-            self.unsubscribe()
-        elif self._settings.auto_commit:
-            try:
+        try:
+            if self._membership is not None:
+                self.unsubscribe()
+            elif self._settings.auto_commit:
                 self.commit(self._handed_out(), timeout_ms=REVOKE_TIMEOUT_MS)
-            except ForebayError as error:
-                log.warning("what was read last was not committed: %s", error)
-        os.close(self._news_fd)
+        except ForebayError as error:
+            log.warning("what was read last was not committed: %s", error)
+        finally:
+            os.close(self._news_fd)
 
 
 def _check(body: OffsetCommitResponse) -> None:

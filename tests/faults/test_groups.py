@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections import Counter, defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,6 @@ class Member:
     process: subprocess.Popen[bytes]
     path: Path
     killed_s: float | None = None
-    paused: list[tuple[float, float]] = field(default_factory=list)
 
     def events(self) -> list[dict[str, Any]]:
         lines = self.path.read_bytes().split(b"\n")
@@ -72,11 +71,16 @@ class Crowd:
         member.killed_s = time.monotonic()
 
     def pause(self, member: Member, seconds: float) -> None:
-        began = time.monotonic()
         os.kill(member.process.pid, signal.SIGSTOP)
         time.sleep(seconds)
         os.kill(member.process.pid, signal.SIGCONT)
-        member.paused.append((began, time.monotonic()))
+
+    def make_late(self, member: Member, other: Member) -> None:
+        """Stop a member for longer than a rebalance waits for it, and have one meanwhile."""
+        os.kill(member.process.pid, signal.SIGSTOP)
+        self.kill(other)
+        time.sleep(1.5 * MAX_POLL_MS / 1000)
+        os.kill(member.process.pid, signal.SIGCONT)
 
     def end(self) -> None:
         for member in self.living():
@@ -147,6 +151,7 @@ def test_every_record_is_read_and_nobody_reads_what_is_anothers(
                         tree.kill(f"broker-{dice.randint(1, 3)}")
                 while len(crowd.living()) < MEMBERS:
                     crowd.add()
+            crowd.make_late(*dice.sample(crowd.living(), 2))
         await_value(lambda: read_so_far(crowd) >= load.ends.items(), "everything to be read", timeout_s=60)
     finally:
         crowd.end()

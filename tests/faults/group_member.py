@@ -44,9 +44,10 @@ class Teller(RebalanceListener):
 
 def commit(consumer: Consumer) -> None:
     offsets = {name: consumer.position(*name) for name in consumer.assignment()}
+    asked_s = time.monotonic()
     try:
-        consumer.commit(offsets, timeout_ms=3000)
-        tell("committed", offsets={name.partition: offset for name, offset in offsets.items()})
+        consumer.commit(offsets, timeout_ms=1000)  # well within max_poll_interval_ms
+        tell("committed", asked_s=asked_s, offsets={name.partition: offset for name, offset in offsets.items()})
     except RemoteError as error:
         tell("refused", code=error.code)
     except ForebayError as error:

@@ -11,7 +11,8 @@ import sys
 import threading
 import time
 from collections import Counter, defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ PARTITIONS = 20
 MEMBERS = 10
 CHAOS_S = 20.0
 MAX_POLL_MS = 2_000
+LATE_S = 1.0  # after a pause, until it has caught up with what happened
 STALE = {
     int(code) for code in (ErrorCode.ILLEGAL_GENERATION, ErrorCode.UNKNOWN_MEMBER_ID, ErrorCode.REBALANCE_IN_PROGRESS)
 }
@@ -38,6 +40,7 @@ class Member:
     process: subprocess.Popen[bytes]
     path: Path
     killed_s: float | None = None
+    paused: list[tuple[float, float]] = field(default_factory=list)
 
     def events(self) -> list[dict[str, Any]]:
         lines = self.path.read_bytes().split(b"\n")
@@ -71,16 +74,16 @@ class Crowd:
         member.killed_s = time.monotonic()
 
     def pause(self, member: Member, seconds: float) -> None:
+        began = time.monotonic()
         os.kill(member.process.pid, signal.SIGSTOP)
         time.sleep(seconds)
         os.kill(member.process.pid, signal.SIGCONT)
+        member.paused.append((began, time.monotonic()))
 
     def make_late(self, member: Member, other: Member) -> None:
         """Stop a member for longer than a rebalance waits for it, and have one meanwhile."""
-        os.kill(member.process.pid, signal.SIGSTOP)
-        self.kill(other)
-        time.sleep(1.5 * MAX_POLL_MS / 1000)
-        os.kill(member.process.pid, signal.SIGCONT)
+        threading.Timer(0.2, self.kill, [other]).start()
+        self.pause(member, 0.2 + 1.5 * MAX_POLL_MS / 1000)
 
     def end(self) -> None:
         for member in self.living():
@@ -188,8 +191,8 @@ def check(crowd: Crowd, ends: dict[int, int]) -> list[str]:
     """Compare what the members wrote with what a group promises."""
     problems = []
     by_generation: dict[tuple[int, int], set[int]] = defaultdict(set)
-    spells: dict[int, list[tuple[float, float, int, bool]]] = defaultdict(list)  # from, until, member, given up
-    commits: dict[int, list[tuple[float, int]]] = defaultdict(list)
+    spells: dict[int, list[tuple[float, float, int]]] = defaultdict(list)  # from, until, member
+    commits: dict[int, list[tuple[float, float, int, int]]] = defaultdict(list)  # asked, told, offset, member
     begins: list[tuple[float, int, int, int]] = []  # when assigned, partition, first offset read, member
     for number, member in enumerate(crowd.all):
         held: dict[int, float] = {}
@@ -204,31 +207,33 @@ def check(crowd: Crowd, ends: dict[int, int]) -> list[str]:
                 case "revoked" | "lost":
                     for partition in event["partitions"]:
                         if partition in held:
-                            lost = event["event"] == "lost"
-                            spells[partition].append((held.pop(partition), at_s, number, not lost))
+                            spells[partition].append((held.pop(partition), at_s, number))
                 case "read":
                     for partition, (first, _) in event["ranges"].items():
                         if (since_s := fresh.pop(int(partition), None)) is not None:
                             begins.append((since_s, int(partition), first, number))
                 case "committed":
                     for partition, offset in event["offsets"].items():
-                        commits[int(partition)].append((at_s, offset))
+                        commits[int(partition)].append((event["asked_s"], at_s, offset, number))
                 case "refused":
                     if event["code"] not in STALE:
                         problems.append(f"member {number}: a commit was refused with {event['code']}")
         for partition, since_s in held.items():
-            spells[partition].append((since_s, member.killed_s or float("inf"), number, False))
+            spells[partition].append((since_s, member.killed_s or float("inf"), number))
     for (generation, partition), owners in by_generation.items():
         if len(owners) > 1:
             problems.append(f"generation {generation}: partition {partition} was given to members {owners}")
     for partition, found in spells.items():
-        for (_, until_s, first, gave_up), (since_s, _, second, _) in zip(
-            sorted(found), sorted(found)[1:], strict=False
-        ):
-            if gave_up and since_s < until_s and first != second:
-                problems.append(f"partition {partition}: {second} began before {first} had given it up")
+        found.sort()
+        for (_, until_s, first), (since_s, _, second) in pairwise(found):
+            if since_s >= until_s or first == second or crowd.all[first].killed_s:
+                continue
+            if not any(began_s < since_s < ended_s + LATE_S for began_s, ended_s in crowd.all[first].paused):
+                problems.append(f"partition {partition}: {second} began while {first} had it and was not late")
+            if any(since_s < asked_s <= until_s and who == first for asked_s, _, _, who in commits[partition]):
+                problems.append(f"partition {partition}: {first} committed after {second} had begun")
     for since_s, partition, offset, number in begins:
-        committed = max((o for at_s, o in commits[partition] if at_s < since_s), default=0)
+        committed = max((o for _, at_s, o, _ in commits[partition] if at_s < since_s), default=0)
         if offset < committed:
             problems.append(f"partition {partition}: member {number} began at {offset}, {committed} was committed")
     got = covered(crowd)

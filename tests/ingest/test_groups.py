@@ -15,10 +15,13 @@ import numpy as np
 import pytest
 
 from ingest import Admin, Consumer, Producer
+from ingest.client.cluster import Cluster as RawCluster
+from ingest.client.groups.committed import Coordinator
 from ingest.client.groups.membership import this_process
 from ingest.consumer import Committed, RebalanceListener, TopicPartition
 from ingest.errors import CommitFailed, ConfigError, RemoteError, UsageError
 from ingest.wire.codes import ErrorCode
+from ingest.wire.group_messages import LeaveGroupRequest, LeavingMember
 from tests.cluster import Cluster
 
 _names = itertools.count()
@@ -308,6 +311,34 @@ def test_a_member_without_progress_lets_others_read_and_its_late_commit_is_refus
             slow.commit()
         until(lambda: shares(slow, other) == [3, 3], slow, other)
         assert ("lost", PARTITIONS) in heard.calls
+
+
+def test_a_member_again_does_not_commit_what_it_held_before_it_was_thrown_out(
+    cluster: Cluster, topic: str, group: str
+) -> None:
+    """Its thread has joined again already, under a newer generation; its user does not know yet."""
+    heard = Heard()
+    with Consumer(cluster.bootstrap, group_id=group, enable_auto_commit=False) as consumer:
+        consumer.subscribe([topic], listener=heard)
+        until(lambda: shares(consumer) == [PARTITIONS], consumer)
+        before = consumer.group_metadata()
+        assert before is not None
+        raw = RawCluster(cluster.bootstrap)
+        try:
+            Coordinator(raw, group).call(LeaveGroupRequest(group, [LeavingMember(before.member_id)]), timeout_ms=5000)
+        finally:
+            raw.close()
+        deadline = time.monotonic() + 10
+        while consumer.group_metadata() in (None, before):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        with pytest.raises(CommitFailed):
+            consumer.commit({(topic, 0): 5})
+        told: list[object] = []
+        consumer.commit_async({(topic, 0): 5}, lambda _, error: told.append(type(error)))
+        assert told == [CommitFailed]
+        until(lambda: heard.calls[-2:] == [("lost", PARTITIONS), ("assigned", PARTITIONS)], consumer)
+        consumer.commit({(topic, 0): 5})
 
 
 def test_a_static_member_that_comes_back_moves_nothing(cluster: Cluster, topic: str, group: str) -> None:

@@ -214,6 +214,9 @@ class GroupConsumer:
             return
         self._commit_at_ms = now_ms + self._settings.auto_commit_interval_ms
         offsets = self._handed_out()
+        if self._membership is not None:
+            owned = self._membership.owned()
+            offsets = {name: item for name, item in offsets.items() if name in owned}
         if offsets and not self._coordinator.busy:
             self.commit_async(offsets, None)
 
@@ -246,7 +249,7 @@ class GroupConsumer:
             return
         deadline_ms = monotonic_ms() + timeout_ms
         while True:
-            identity = self._identity()
+            identity = self._identity(offsets)
             try:
                 for request in commit_requests(self._cluster, self._settings.member.group, offsets, identity):
                     left_ms = max(1, deadline_ms - monotonic_ms())
@@ -264,7 +267,7 @@ class GroupConsumer:
     def commit_async(self, offsets: Mapping[TopicPartition, Committed], on_commit: OnCommit | None) -> None:
         """Commit without waiting; a later poll calls `on_commit` with the offsets and the error, or None."""
         try:
-            requests = commit_requests(self._cluster, self._settings.member.group, offsets, self._identity())
+            requests = commit_requests(self._cluster, self._settings.member.group, offsets, self._identity(offsets))
         except ForebayError as error:
             self._committed_async(offsets, error, on_commit)
             return
@@ -303,17 +306,21 @@ class GroupConsumer:
         """Return under what commits are made: nobody's if nothing is subscribed to; None: it is no member now."""
         return MemberId() if self._membership is None else self._membership.identity()
 
-    def _identity(self) -> MemberId:
-        identity = self.identity()
+    def _identity(self, names: Collection[TopicPartition]) -> MemberId:
+        if self._membership is None:
+            return MemberId()
+        identity = self._membership.identity(names)
         if identity is None:
-            raise CommitFailed("the consumer is no member of its group now", code=int(ErrorCode.UNKNOWN_MEMBER_ID))
+            raise CommitFailed(
+                "the group has not given these partitions to this consumer", code=int(ErrorCode.UNKNOWN_MEMBER_ID)
+            )
         return identity
 
     def _may_commit_again(self, error: RemoteError, offsets: Mapping[TopicPartition, Committed]) -> bool:
         """Tell whether the group has only gone on to another generation, in which the partitions stay here."""
         if self._membership is None or error.code == ErrorCode.UNKNOWN_MEMBER_ID:
             return False
-        return self._membership.owns(offsets.keys())
+        return self._membership.identity(offsets) is not None
 
     def committed(self, names: Sequence[TopicPartition], *, timeout_ms: int) -> dict[TopicPartition, Committed | None]:
         """Return what is committed for partitions, None where nothing is."""

@@ -104,18 +104,22 @@ class Membership:
         self.wake()
         return accepted
 
-    def identity(self) -> MemberId | None:
-        """Return under what to commit; None: it is no member now."""
+    def identity(self, names: Collection[TopicPartition] = ()) -> MemberId | None:
+        """Return under what to commit for these partitions; None: it is no member now, or not the one that has them.
+
+        A member that was taken for gone may be one again, under a newer generation, before its user has let go of what
+        is others' by now.
+        """
         with self._lock:
             member = self._member
-            if member.generation < 0 or not member.member_id:
+            if member.generation < 0 or not member.member_id or not member.owned.issuperset(names):
                 return None
             return MemberId(member.generation, member.member_id, self._config.instance_id)
 
-    def owns(self, names: Collection[TopicPartition]) -> bool:
-        """Tell whether the user holds these, whatever the group is about."""
+    def owned(self) -> frozenset[TopicPartition]:
+        """Return what the user holds, as the group sees it."""
         with self._lock:
-            return self._member.owned.issuperset(names)
+            return self._member.owned
 
     def wake(self) -> None:
         os.eventfd_write(self._wake_fd, 1)

@@ -195,6 +195,7 @@ class Group:
             protocols,
             request.process,
             now_ms,
+            request.attempt,
         )
 
     def _add(self, member: Member, request: JoinGroupRequest, token: Token, effects: Effects) -> None:
@@ -249,10 +250,14 @@ class Group:
         age_ms: int,
         effects: Effects,
     ) -> None:
+        if 0 < request.attempt <= member.attempt:
+            response = JoinGroupResponse(int(ErrorCode.REBALANCE_IN_PROGRESS), member.member_id)
+            effects.answers.append((token, response))
+            return
         same = list(member.protocols) == protocols
         chosen_is_same = member.metadata(self.protocol) == dict(protocols).get(self.protocol)
         member.hear(now_ms)
-        member.protocols = protocols
+        member.protocols, member.attempt = protocols, request.attempt
         member.session_timeout_ms = request.session_timeout_ms
         member.rebalance_timeout_ms = request.rebalance_timeout_ms
         is_leader = member.member_id == self.leader

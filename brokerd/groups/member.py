@@ -54,6 +54,7 @@ class Member:
 
     Attributes:
         protocols: (name, metadata), the one liked best first.
+        attempt: Which of its JoinGroups said so.
         heard_ms: When it last said something.
         joining, syncing, beating: Who waits for the answer to its JoinGroup, SyncGroup or Heartbeat; None: nobody.
         beat_by_ms: When its Heartbeat is answered at the latest.
@@ -71,6 +72,7 @@ class Member:
     protocols: Sequence[tuple[str, bytes]]
     process: MemberProcess | None
     heard_ms: int
+    attempt: int = 0
     assignment: bytes = b""
     joining: Token = None
     syncing: Token = None
@@ -109,6 +111,7 @@ class Member:
             self.metadata(protocol),
             self.assignment,
             self.process,
+            self.attempt,
         )
 
     def described(self, protocol: str) -> DescribedMember:
@@ -135,6 +138,7 @@ def loaded(stored: StoredMember, protocol: str, now_ms: int) -> Member:
         [(protocol, stored.metadata)],
         stored.process,
         now_ms,
+        stored.attempt,
         stored.assignment,
         silent=True,
     )

@@ -70,6 +70,7 @@ class StoredMember(msgspec.Struct, frozen=True, array_like=True):
     metadata: bytes
     assignment: bytes
     process: MemberProcess | None = None
+    attempt: int = 0
 
 
 class GroupValue(msgspec.Struct, frozen=True, array_like=True):

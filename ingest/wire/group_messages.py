@@ -56,7 +56,8 @@ class JoinGroupRequest(Message, frozen=True):
     """`protocols` are names, the one liked best first; the metadata of each is the payload frame of the same index.
 
     `require_known_member_id`: a first join, without a member id, is given one with MEMBER_ID_REQUIRED and comes again
-    (KIP-394). `instance_id` makes a static member (KIP-345).
+    (KIP-394). `instance_id` makes a static member (KIP-345). `attempt` counts a member's JoinGroups, 0: it is not told.
+    One that is overtaken by a later one, on another connection, is out of date: what its member has stands in it.
     """
 
     group: str
@@ -69,6 +70,7 @@ class JoinGroupRequest(Message, frozen=True):
     require_known_member_id: bool = True
     client_host: str = ""
     process: MemberProcess | None = None
+    attempt: int = 0
 
 
 class JoinedMember(Message, frozen=True):

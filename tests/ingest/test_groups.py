@@ -227,9 +227,9 @@ while not consumer.assignment():
     consumer.poll(20)
 print("assigned", flush=True)
 while True:
-    consumer.poll(20)
     if len(sys.argv) > 4:
         time.sleep(float(sys.argv[4]))
+    consumer.poll(20)
 """
 
 
@@ -339,6 +339,19 @@ def test_a_member_again_does_not_commit_what_it_held_before_it_was_thrown_out(
         assert told == [CommitFailed]
         until(lambda: heard.calls[-2:] == [("lost", PARTITIONS), ("assigned", PARTITIONS)], consumer)
         consumer.commit({(topic, 0): 5})
+
+
+def test_a_member_that_waits_for_its_user_costs_no_time(cluster: Cluster, topic: str, group: str) -> None:
+    options = {"group_id": group, "max_poll_interval_ms": 300, "heartbeat_interval_ms": 50}
+    with (
+        Consumer(cluster.bootstrap, [topic], **options) as slow,  # type: ignore[arg-type]
+        Consumer(cluster.bootstrap, [topic], group_id=group) as other,
+    ):
+        until(lambda: shares(slow, other) == [3, 3], slow, other)
+        until(lambda: shares(other) == [PARTITIONS], other)
+        before = time.process_time()
+        other.poll(1_000)
+        assert time.process_time() - before < 0.3, "a thread spins"
 
 
 def test_a_static_member_that_comes_back_moves_nothing(cluster: Cluster, topic: str, group: str) -> None:

@@ -48,6 +48,7 @@ from ingest.wire.message import Message
 
 ASK_AGAIN_MS = 10_000  # a JoinGroup or SyncGroup that waits is sent again after so long
 RETRY_MS = 20
+IDLE_MS = 1_000
 _MOVED = frozenset({ErrorCode.NOT_COORDINATOR, ErrorCode.COORDINATOR_NOT_AVAILABLE})
 _OUT = frozenset({ErrorCode.UNKNOWN_MEMBER_ID, ErrorCode.ILLEGAL_GENERATION})
 
@@ -146,6 +147,7 @@ class Member:
         self._claimed: frozenset[TopicPartition] = frozenset()  # when it joined: others have to wait for these
         self._asked: Message | None = None  # what is under way, and its number
         self._number = 0
+        self._joins = 0
         self._not_before_ms = 0
         self._left = False
         self._polled_ms = 0
@@ -156,10 +158,11 @@ class Member:
         """Read these topics from now on."""
         self._topics = tuple(sorted(topics))
 
-    def polled(self, now_ms: int) -> None:
-        """The user asks for records: it makes progress."""
+    def polled(self, now_ms: int) -> bool:
+        """The user asks for records: it makes progress. Tell whether `step` has something to do for it at once."""
         self._polled_ms = now_ms
-        self._left = False
+        is_back, self._left = self._left, False
+        return is_back
 
     def change(self) -> Change | None:
         """Return what the user is to do next, None for nothing; it says `settled` when it is done."""
@@ -276,15 +279,15 @@ class Member:
         config = self._config
         assert self._topics is not None
         self._joined_topics = self._topics
+        self._joins += 1
         self._claimed = self.owned if self._cooperative else frozenset()
-        owned = tuple(sorted(self._claimed))
+        claimed = tuple(sorted(self._claimed))
         last, last_generation = self._last_assigned
         metadata = []
         for assignor in config.assignors:
             user_data = assignor.user_data(sorted(last), last_generation)
-            metadata.append(
-                encode_subscription(Subscription(self._topics, owned, self.generation, config.rack or None, user_data))
-            )
+            told = Subscription(self._topics, claimed, self.generation, config.rack or None, user_data)
+            metadata.append(encode_subscription(told))
         body = JoinGroupRequest(
             config.group,
             self.member_id,
@@ -295,6 +298,7 @@ class Member:
             config.instance_id,
             client_host=config.host,
             process=config.process,
+            attempt=self._joins,
         )
         return self._ask(body, metadata)
 
@@ -370,6 +374,8 @@ class Member:
         return False
 
     def _joined(self, body: JoinGroupResponse) -> None:
+        if self._config.instance_id is not None and body.generation > self.generation + 1 > 0:
+            self._lose()  # it was kept without having joined, and what it had may have gone to others
         self.member_id, self.generation, self.protocol = body.member_id, body.generation, body.protocol
         self._is_leader = body.leader == body.member_id
         self._members = body.members
@@ -453,10 +459,10 @@ class Member:
     # ---- time --------------------------------------------------------------------------------------------------------
 
     def next_ms(self, now_ms: int) -> int:
-        """Return when `step` may have something to do without anything having happened."""
-        if self._asked is not None:
-            return now_ms + 1_000
-        return max(now_ms, min(self._not_before_ms, now_ms + 1_000))
+        """Return when `step` may have something to do without anything having happened; it was called before."""
+        if self._not_before_ms > now_ms and self._asked is None:
+            return min(self._not_before_ms, now_ms + IDLE_MS)
+        return now_ms + IDLE_MS
 
 
 _FOR_EVER_MS = 2**31 - 1

@@ -11,7 +11,7 @@ from collections.abc import Collection
 
 from ingest.client.cluster import ANY_BROKER, Answered, Cluster, monotonic_ms
 from ingest.client.groups.committed import MemberId
-from ingest.client.groups.member import Ask, Change, Member, MemberConfig
+from ingest.client.groups.member import IDLE_MS, Ask, Change, Member, MemberConfig
 from ingest.client.positions import TopicPartition
 from ingest.errors import ForebayError
 from ingest.machine import machine_id, pid_namespace, start_ticks
@@ -83,7 +83,9 @@ class Membership:
     def polled(self) -> None:
         """The user asks for records."""
         with self._lock:
-            self._member.polled(monotonic_ms())
+            is_back = self._member.polled(monotonic_ms())
+        if is_back:
+            self.wake()
 
     def change(self) -> Change | None:
         """Return what the user is to do now.
@@ -150,7 +152,7 @@ class Membership:
                 cluster.poll()
                 with self._lock:
                     self._go_on(cluster)
-                    due_ms = self._member.next_ms(monotonic_ms())
+                    due_ms = self._next_ms(cluster)
                 self._tell()
                 if not cluster.unsure:
                     cluster.wait(max(0, min(due_ms, cluster.deadline_ms()) - monotonic_ms()))
@@ -164,6 +166,8 @@ class Membership:
 
     def _go_on(self, cluster: Cluster) -> None:
         member, now_ms = self._member, monotonic_ms()
+        if member.failure is not None:
+            return
         if self._pattern is not None:
             cluster.want_all()
             if cluster.version >= 0:
@@ -172,12 +176,19 @@ class Membership:
         cluster.want(needed)
         member.know({name: len(topic.partitions) for name, topic in cluster.topics.items()})
         known = needed & (cluster.topics.keys() | cluster.missing.keys())
-        if self._coordinator < 0 or self._coordinator not in cluster.brokers:
+        if self._coordinator not in cluster.brokers:
             self._look(cluster, now_ms)
             return
         ask = member.step(now_ms, known)
         if ask is not None:
             self._send(cluster, ask)
+
+    def _next_ms(self, cluster: Cluster) -> int:
+        """Return when there may be something to do without a sign of it."""
+        now_ms = monotonic_ms()
+        if self._coordinator in cluster.brokers or self._member.failure is not None:
+            return self._member.next_ms(now_ms)
+        return now_ms + IDLE_MS if self._looking else self._look_at_ms
 
     def _send(self, cluster: Cluster, ask: Ask) -> None:
         def on_done(answered: Answered) -> None:

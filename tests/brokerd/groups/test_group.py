@@ -189,6 +189,25 @@ def test_times_that_are_not_due_any_more_are_cleared_away() -> None:
     assert len(driver.shard._due) < 2_000
 
 
+def test_a_join_that_comes_after_a_later_one_says_nothing_new() -> None:
+    """What it says that its member has is out of date: the leader would give it to others who has it still."""
+    driver = Driver()
+    leader = driver.answers[driver.join(attempt=1)].member_id
+    new = driver.join(attempt=1)
+    driver.join(leader, attempt=2)
+    other = driver.answers[new].member_id
+    generation = driver.answers[new].generation
+    for member in (leader, other):
+        driver.sync(member, generation, {leader: b"a", other: b"b"})
+    driver.fail_over()
+    late = driver.join(other, [("range", b"had nothing then")], attempt=1)
+    assert driver.code(late) == ErrorCode.REBALANCE_IN_PROGRESS
+    assert driver.code(driver.join(leader, attempt=2)) == ErrorCode.REBALANCE_IN_PROGRESS
+    assert state(driver) == "Stable"
+    driver.join(other, [("range", b"has something")], attempt=2)
+    assert state(driver) == "PreparingRebalance"
+
+
 def test_other_metadata_of_a_member_begins_a_rebalance() -> None:
     driver = Driver()
     (_, other), _ = driver.stable(2)

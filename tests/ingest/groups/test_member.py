@@ -8,7 +8,7 @@ import pytest
 
 from ingest.client.groups.assignors import assignors_named
 from ingest.client.groups.consumer_protocol import Assignment, decode_subscription, encode_assignment
-from ingest.client.groups.member import Ask, Assign, Lose, Member, MemberConfig, Phase, Revoke
+from ingest.client.groups.member import IDLE_MS, Ask, Assign, Lose, Member, MemberConfig, Phase, Revoke
 from ingest.client.positions import TopicPartition
 from ingest.errors import RequestTimedOut
 from ingest.wire.codes import ErrorCode
@@ -245,3 +245,55 @@ def test_a_member_that_is_not_wanted_says_why_and_asks_no_more() -> None:
     driven.answer(driven.ask(), JoinGroupResponse(ErrorCode.INCONSISTENT_GROUP_PROTOCOL))
     assert "assignor in common with this one's range" in str(driven.member.failure)
     assert driven.member.step(99_999, {"t"}) is None
+
+
+def test_a_static_member_that_was_kept_without_having_joined_has_lost_what_it_had() -> None:
+    """The leader did not know of it: it may be others' by now."""
+    driven = Driven(instance_id="i")
+    driven.stable(0)
+    driven.beat(ErrorCode.REBALANCE_IN_PROGRESS)
+    driven.generation += 1  # which began without it
+    driven.join()
+    assert driven.member.change() == Lose(parts(0))
+    driven.sync(1)
+    driven.take_up()
+    assert driven.member.owned == parts(1)
+    driven.join()
+    driven.sync(1)
+    driven.take_up()
+    driven.beat(ErrorCode.REBALANCE_IN_PROGRESS)
+    driven.join()
+    assert driven.member.change() is None
+
+
+def test_each_join_counts_one_more() -> None:
+    driven = Driven()
+    first = driven.ask()
+    driven.member.answered(first.number, None, RequestTimedOut("no answer"), 0)
+    driven.now_ms = 1_000
+    second = driven.ask()
+    assert isinstance(first.body, JoinGroupRequest)
+    assert isinstance(second.body, JoinGroupRequest)
+    assert [first.body.attempt, second.body.attempt] == [1, 2]
+
+
+def test_a_member_with_nothing_to_do_lets_its_thread_sleep() -> None:
+    driven = Driven(max_poll_interval_ms=5_000)
+    driven.stable(0)
+    driven.ask()
+    assert driven.member.next_ms(0) == IDLE_MS
+    driven.now_ms = 5_000
+    driven.member.answered(driven.member._number, HeartbeatResponse(0), None, 5_000)
+    driven.answer(driven.ask(), LeaveGroupResponse(0, [0]))
+    assert driven.member.step(5_000) is None
+    assert driven.member.next_ms(5_000) == 5_000 + IDLE_MS, "its user does not poll"
+    assert driven.member.polled(6_000), "now there is something to do"
+
+
+def test_a_leader_that_does_not_know_all_topics_lets_its_thread_sleep() -> None:
+    driven = Driven()
+    ask = driven.ask()
+    mine = JoinedMember(ME, None, ask.payload[0])
+    driven.answer(ask, JoinGroupResponse(0, ME, 1, "consumer", "cooperative-sticky", ME, [mine]))
+    assert driven.member.step(0, ()) is None
+    assert driven.member.next_ms(0) == IDLE_MS

@@ -25,7 +25,7 @@ from tests.faults.appliance import ROOT, ProcessTree, await_value
 TOPIC = "shared"
 PARTITIONS = 20
 MEMBERS = 10
-CHAOS_S = 20.0
+CHAOS_S, LONG_CHAOS_S = 10.0, 60.0
 MAX_POLL_MS = 2_000
 LATE_S = 1.0  # after a pause, until it has caught up with what happened
 STALE = {
@@ -130,7 +130,7 @@ class Load:
 
 @pytest.mark.parametrize("strategy", ["cooperative-sticky", "range"])
 def test_every_record_is_read_and_nobody_reads_what_is_anothers(
-    tree: ProcessTree, tmp_path: Path, strategy: str
+    tree: ProcessTree, tmp_path: Path, strategy: str, request: pytest.FixtureRequest
 ) -> None:
     tree.create_topic(TOPIC, PARTITIONS, 3)
     seed = random.randrange(10**9)
@@ -140,7 +140,7 @@ def test_every_record_is_read_and_nobody_reads_what_is_anothers(
         with Load(tree.bootstrap) as load:
             for _ in range(MEMBERS):
                 crowd.add()
-            deadline = time.monotonic() + CHAOS_S
+            deadline = time.monotonic() + (LONG_CHAOS_S if request.config.getoption("--long") else CHAOS_S)
             while time.monotonic() < deadline:
                 time.sleep(dice.uniform(0.2, 1.0))
                 match dice.choice(("kill", "kill", "pause", "leave", "join", "coordinator")):

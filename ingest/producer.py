@@ -176,8 +176,8 @@ class Producer:
                 state = self._topics[topic]
             except KeyError:
                 state = self._topic(topic)
-            if state.value_width is not None:
-                state.check_value_sizes((len(value or b""),))
+            if state.strict:
+                state.check_records(keyless=key is None, value_sizes=(len(value or b""),))
             if partition is None:
                 queue = state.only
                 if queue is None and state.queues:

@@ -110,8 +110,8 @@ _SETTINGS = (
         "cleanup.policy",
         "string",
         "delete",
-        _one_of("delete", unbuilt=("compact", "compact,delete", "delete,compact")),
-        "What happens to old segments: delete drops them by time and size.",
+        _one_of("delete", "compact", "compact,delete", "delete,compact"),
+        "What happens to old records: delete drops segments by time and size, compact keeps the latest of each key.",
         "log.cleanup.policy",
     ),
     TopicSetting(
@@ -300,7 +300,16 @@ def parse_topic_configs(configs: Mapping[str, str]) -> dict[str, Any]:
             near = difflib.get_close_matches(name, TOPIC_SETTINGS, n=1)
             hint = f"; did you mean {near[0]}?" if near else ""
             raise ConfigError(f"unknown topic config {name}{hint}")
-    return {name: setting.parse(configs.get(name, setting.default)) for name, setting in TOPIC_SETTINGS.items()}
+    values = {name: setting.parse(configs.get(name, setting.default)) for name, setting in TOPIC_SETTINGS.items()}
+    least, most = values["min.compaction.lag.ms"], values["max.compaction.lag.ms"]
+    if least > most:
+        raise ConfigError(f"min.compaction.lag.ms={least}: expected at most max.compaction.lag.ms, {most}")
+    return values
+
+
+def is_compacted(configs: Mapping[str, str]) -> bool:
+    """Tell whether a topic with these configs keeps the latest record of each key."""
+    return "compact" in configs.get("cleanup.policy", TOPIC_SETTINGS["cleanup.policy"].default)
 
 
 def topic_defaults(broker_configs: Mapping[str, str]) -> dict[str, str]:

@@ -17,10 +17,11 @@ from replicas.state import PartitionState
 
 
 class ReplicaEnd(msgspec.Struct, frozen=True):
-    """How far one replica holds the log: in its page cache, and on its disk."""
+    """How far one replica holds the log: in its page cache, on its disk, and with one record of each key alone."""
 
     appended_end: int
     flushed_end: int
+    cleaned_end: int = 0
 
     def counted(self, durable: bool) -> int:
         """Return what counts: under durability=fsync what is on the disk."""
@@ -173,6 +174,18 @@ class Leadership:
         """Return how far a follower is, None if it has not fetched in this epoch."""
         follower = self._followers.get(broker)
         return None if follower is None else follower.end
+
+    def cleaned_by_all(self) -> int:
+        """Return below which offset every assigned replica is known to hold one record of each key.
+
+        A tombstone below deletes nothing any more: no replica is left that has an older value of its key, and none will
+        get one. 0 as long as one has not fetched in this epoch. Source: docs/concepts/compaction.md.
+        """
+        ends = []
+        for broker in self.state.replicas:
+            end = self._own if broker == self._broker_id else self.end_of(broker)
+            ends.append(0 if end is None else end.cleaned_end)
+        return min(ends)
 
     def behind_ms(self, broker: int, now_ms: int) -> int:
         """Return for how long a follower has lacked something."""

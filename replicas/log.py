@@ -33,6 +33,11 @@ class Log(Protocol):
     def high_watermark(self) -> int: ...
 
     @property
+    def cleaned_end(self) -> int:
+        """Below it compaction has left one record of each key, durably."""
+        ...
+
+    @property
     def last_epoch(self) -> int:
         """Leader epoch of the last batch, -1 for an empty log."""
         ...

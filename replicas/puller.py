@@ -153,6 +153,11 @@ class Puller:
             self._unsettled.add(key)
             self._stale[key] = None
 
+    def cleaned(self, key: Key) -> None:
+        """Tell the leader, with the next fetch, that more of a log is compacted."""
+        if key in self._told:
+            self._stale[key] = None
+
     def set_throttled(self, key: Key, throttled: bool) -> None:
         """Count what comes of a partition for the throttle, while it catches up; in sync it does not wait for that."""
         if throttled:
@@ -236,6 +241,7 @@ class Puller:
             followed.leader_epoch,
             log.last_epoch,
             log.flushed_end,
+            log.cleaned_end,
         )
 
     def deadline_ms(self) -> int | None:

@@ -35,6 +35,19 @@ def _whole(name: str, low: int, high: int) -> Callable[[str], object]:
     return check
 
 
+def _rate(name: str) -> Callable[[str], object]:
+    def check(text: str) -> object:
+        try:
+            value = float(text)
+        except ValueError:
+            raise ConfigError(f"{name}={text}: expected a number") from None
+        if not value >= 1024:
+            raise ConfigError(f"{name}={text}: expected 1024 or more")
+        return value
+
+    return check
+
+
 def _flag(name: str) -> Callable[[str], object]:
     def check(text: str) -> object:
         if text not in ("true", "false"):
@@ -179,6 +192,30 @@ _OWN = (
         "1000",
         "How many members a group may have.",
         _whole("group.max.size", 1, 10_000),
+    ),
+    BrokerSetting(
+        "log.cleaner.enable",
+        "true",
+        "Whether logs of topics with cleanup.policy=compact are compacted.",
+        _flag("log.cleaner.enable"),
+    ),
+    BrokerSetting(
+        "log.cleaner.io.max.bytes.per.second",
+        "1.7976931348623157E308",
+        "What a broker reads and writes at the most to compact logs, in bytes a second.",
+        _rate("log.cleaner.io.max.bytes.per.second"),
+    ),
+    BrokerSetting(
+        "log.cleaner.dedupe.buffer.size",
+        "67108864",
+        "Bytes for the table of keys of a compaction run, 24 for each of those that fit it to 70 %.",
+        _whole("log.cleaner.dedupe.buffer.size", 1 << 20, 1 << 34),
+    ),
+    BrokerSetting(
+        "log.cleaner.backoff.ms",
+        "15000",
+        "How often a broker looks for a log to compact.",
+        _whole("log.cleaner.backoff.ms", 100, 2**31 - 1),
     ),
     BrokerSetting(
         "log.retention.hours",

@@ -20,6 +20,8 @@ from brokerd.serving.requests import CLIENT_APIS, RequestHandler
 from brokerd.serving.stats import BrokerStats, broker_stats
 from brokerd.serving.unsent import UnsentAnswers
 from brokerd.sockets import BoundPaths, bind_router
+from brokerd.storage.compaction.cleaner import Cleaner
+from brokerd.storage.compaction.worker_process import WorkerProcess
 from brokerd.storage.directory import LogDirectory
 from brokerd.storage.flusher import Flusher
 from ingest.errors import LogDirOffline, ProtocolError
@@ -93,6 +95,7 @@ class _Loop:
         self._controller = ControllerConnection(self._context, self._poller, config.controller_endpoint)
         self._flushed_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._flusher = Flusher(lambda: os.eventfd_write(self._flushed_fd, 1))
+        self._cleaner = Cleaner(WorkerProcess)
         self._maintain_at_ms = 0
         self._scrub_at_ms = 0
         self._checkpoint_at_ms = 0
@@ -138,6 +141,7 @@ class _Loop:
                     break
                 self._round(ready)
         finally:
+            self._cleaner.close()
             self._flusher.close()
             self._peers.close_all()
             self._members.close()
@@ -176,6 +180,7 @@ class _Loop:
         handler.apply_some(now_ms)
         handler.groups.load_some(now_ms)
         self._watch_members(now_ms)
+        handler.compact(self._cleaner, now_ms)
         for unflushed in handler.settle(now_ms, time.time_ns() // 1_000_000):
             self._flusher.request(unflushed)
         self._maintain(now_ms)
@@ -353,6 +358,7 @@ class _Loop:
             self._directory,
             self._handler,
             self._flusher,
+            self._cleaner,
             malformed=self.malformed,
             unroutable=self.unroutable,
             unsent_bytes=self._unsent.total_bytes,

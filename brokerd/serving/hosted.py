@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from brokerd.serving.partition import Partition
+from brokerd.storage.compaction.cleaner import CleanerSettings
 from brokerd.storage.config import LogConfig
 from brokerd.storage.errors import DamagedLog
 from ingest.errors import LogDirOffline, StorageError, UnsupportedFormat
@@ -61,6 +62,7 @@ class HostedPartitions:
         snapshot: The metadata that `plan` was given last; `version` is its version.
         pullers: By the broker they follow.
         pull: Their settings.
+        cleaning: What is set for compaction.
         leader_throttle, follower_throttle: What this broker sends, and fetches, for replicas that catch up.
         damage_found: How many replicas were found damaged, to be refilled.
         refills: How many of them were begun anew.
@@ -70,6 +72,7 @@ class HostedPartitions:
         self._directory = directory
         self._broker_id = broker_id
         self.pull = PullSettings()
+        self.cleaning = CleanerSettings()
         self.leader_throttle = Throttle()
         self.follower_throttle = Throttle()
         self._hosted: dict[Key, Partition] = {}
@@ -200,6 +203,7 @@ class HostedPartitions:
         )
         for puller in self.pullers.values():
             puller.settings = self.pull
+        self.cleaning = CleanerSettings.of(configs)
         moves = [
             item.throttle_bytes_per_s
             for topic in snapshot.topics
@@ -304,6 +308,12 @@ class HostedPartitions:
         if reason:
             self.damaged(key, reason)
         return size
+
+    def cleaned(self, key: Key) -> None:
+        """Note that more of a log is compacted: its leader waits for that with tombstones."""
+        puller = self._following.get(key)
+        if puller is not None:
+            puller.cleaned(key)
 
     def _next_step(self, wanted: _Assigned) -> RefillStep:
         hosted = self._hosted.get(wanted.key)

@@ -100,7 +100,7 @@ class Partition:
         """Move the high watermark to what enough replicas hold."""
         log, leadership = self.log, self.leadership
         if leadership is not None:
-            mark = leadership.own(ReplicaEnd(log.end_offset, log.flushed_end), durable=self.durable, now_ms=now_ms)
+            mark = leadership.own(self._own_end(), durable=self.durable, now_ms=now_ms)
             log.advance_high_watermark(mark)
 
     def fetched(self, broker: int, broker_epoch: int, end: ReplicaEnd, now_ms: int) -> bool:
@@ -108,10 +108,21 @@ class Partition:
         log, leadership = self.log, self.leadership
         assert leadership is not None
         before = log.high_watermark
-        leadership.own(ReplicaEnd(log.end_offset, log.flushed_end), durable=self.durable, now_ms=now_ms)
+        leadership.own(self._own_end(), durable=self.durable, now_ms=now_ms)
         mark = leadership.fetched(broker, broker_epoch, end, durable=self.durable, now_ms=now_ms)
         log.advance_high_watermark(mark)
         return mark > before
+
+    def _own_end(self) -> ReplicaEnd:
+        log = self.log
+        return ReplicaEnd(log.end_offset, log.flushed_end, log.cleaned_end)
+
+    @property
+    def purge_limit(self) -> int:
+        """Below this offset no replica needs tombstones: only a leader can know, and only if it has heard all."""
+        if self.leadership is None:
+            return 0
+        return min(self.log.cleaned_end, self.leadership.cleaned_by_all())
 
     def throttles(self, broker: int) -> bool:
         """Whether what a follower gets counts for the throttle: never if producers wait for it."""

@@ -178,7 +178,7 @@ class ReplicaFetchRoom:
         if isinstance(found, ErrorCode) or _is_contradicted(found, item):
             session.news[key] = None
             return
-        end = ReplicaEnd(item.offset, min(item.flushed_end, item.offset))
+        end = ReplicaEnd(item.offset, min(item.flushed_end, item.offset), min(item.cleaned_end, item.offset))
         if found.fetched(session.broker_id, session.broker_epoch, end, now_ms):
             self.moved[found] = None
         self.checked[found] = None

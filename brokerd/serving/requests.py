@@ -59,6 +59,7 @@ from ingest.wire.messages import (
 )
 
 if TYPE_CHECKING:
+    from brokerd.storage.compaction.cleaner import Cleaner
     from brokerd.storage.directory import LogDirectory
     from brokerd.storage.log import Log
 
@@ -312,6 +313,18 @@ class RequestHandler:
                 self.partitions.damaged(partition.key, reason)
         self.report_if(self.partitions.damage_found > self._damage_told, now_ms)
         self._damage_told = self.partitions.damage_found
+
+    def compact(self, cleaner: Cleaner, now_ms: int) -> None:
+        """Have the cleaner go on, and draw the consequences of what it did."""
+        partitions = self.partitions
+        cleaner.settings = partitions.cleaning
+        cleaner.step(partitions.all, now_ms, may_start=not self._directory.disk_full)
+        cleaned, cleaner.cleaned = cleaner.cleaned, []
+        for key in cleaned:
+            partitions.cleaned(key)
+        damaged, cleaner.damaged = cleaner.damaged, {}
+        for key, reason in damaged.items():
+            partitions.damaged(key, reason)
 
     def report_if(self, news: bool, now_ms: int) -> None:
         """Tell the controller now, and not with the next heartbeat, what this broker is to be relieved of."""

@@ -16,6 +16,7 @@ from ingest.latency import Histogram, LatencyRecorder
 if TYPE_CHECKING:
     from brokerd.groups.shard import Shard
     from brokerd.serving.requests import RequestHandler
+    from brokerd.storage.compaction.cleaner import Cleaner
     from brokerd.storage.directory import LogDirectory
     from brokerd.storage.flusher import Flusher
     from replicas.leader import Leadership
@@ -70,6 +71,44 @@ class GroupStats(msgspec.Struct, frozen=True, array_like=True):
     offsets: dict[str, dict[int, int]]
 
 
+class CleanerStats(msgspec.Struct, frozen=True):
+    """What compaction did since this incarnation began.
+
+    Attributes:
+        max_ms: How long the longest run took.
+        idle_ms: Since the last run ended well, -1: none has.
+    """
+
+    runs_total: int = 0
+    failures_total: int = 0
+    read_bytes_total: int = 0
+    written_bytes_total: int = 0
+    records_dropped_total: int = 0
+    max_ms: int = 0
+    idle_ms: int = -1
+
+
+class CompactedStats(msgspec.Struct, frozen=True):
+    """One replica of a compacted topic, as it was looked at last.
+
+    Attributes:
+        dirty_bytes, clean_bytes: Of its sealed segments.
+        cleaned_end: Below it each key has one record.
+        uncleanable: Why its last run failed; empty: it did not.
+    """
+
+    topic: str
+    partition: int
+    dirty_bytes: int
+    clean_bytes: int
+    cleaned_end: int
+    uncleanable: str = ""
+
+    @property
+    def dirty_ratio(self) -> float:
+        return self.dirty_bytes / max(1, self.dirty_bytes + self.clean_bytes)
+
+
 class BrokerStats(msgspec.Struct, frozen=True, kw_only=True):
     """Counters since this incarnation began, and gauges of now.
 
@@ -110,6 +149,8 @@ class BrokerStats(msgspec.Struct, frozen=True, kw_only=True):
     isr_shrinks_total: int = 0
     isr_expands_total: int = 0
     refills_total: int = 0
+    cleaner: CleanerStats = CleanerStats()
+    compacted: list[CompactedStats] = []
     parked_produces: int
     unsent_bytes: int
     unflushed_bytes: int
@@ -125,6 +166,7 @@ def broker_stats(
     directory: LogDirectory,
     handler: RequestHandler,
     flusher: Flusher,
+    cleaner: Cleaner,
     *,
     malformed: int,
     unroutable: int,
@@ -191,6 +233,8 @@ def broker_stats(
         isr_shrinks_total=handler.in_sync.shrinks,
         isr_expands_total=handler.in_sync.expands,
         refills_total=handler.partitions.refills,
+        cleaner=_cleaner(cleaner, now_ms),
+        compacted=_compacted(cleaner, handler),
         parked_produces=handler.produce.parked,
         unsent_bytes=unsent_bytes,
         unflushed_bytes=unflushed,
@@ -229,6 +273,38 @@ def group_stats(
                     offsets.setdefault(topic, {})[partition] = value.offset
             told.append(GroupStats(name, state, members, offsets))
     return told, untold
+
+
+def _cleaner(cleaner: Cleaner, now_ms: int) -> CleanerStats:
+    counts = cleaner.counts
+    return CleanerStats(
+        counts.runs,
+        counts.failures,
+        counts.read_bytes,
+        counts.written_bytes,
+        counts.records_dropped,
+        counts.max_ms,
+        now_ms - cleaner.ended_ms if cleaner.ended_ms >= 0 else -1,
+    )
+
+
+def _compacted(cleaner: Cleaner, handler: RequestHandler) -> list[CompactedStats]:
+    found = []
+    reasons = cleaner.uncleanable
+    for key, dirt in cleaner.dirt.items():
+        partition = handler.partitions.hosted(*key)
+        if partition is not None:
+            found.append(
+                CompactedStats(
+                    partition.topic,
+                    partition.log.partition,
+                    dirt.dirty_bytes,
+                    dirt.clean_bytes,
+                    partition.log.cleaned_end,
+                    reasons.get(key, ""),
+                )
+            )
+    return found
 
 
 def _followers(leadership: Leadership, leader: int, end_offset: int, now_ms: int) -> list[FollowerStats]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ingest.client.arrays import column_sizes, cut, partitions_of, pick, pieces, record_sizes
+from ingest.client.arrays import column_sizes, cut, has_nulls, partitions_of, pick, pieces, record_sizes
 from ingest.client.batch import Delivery, ProducerBatch
 from ingest.client.cluster import monotonic_ms
 from ingest.client.driver import Driver
@@ -111,8 +111,8 @@ class Accumulator:
         share: int,
     ) -> list[tuple[Delivery, int]]:
         """Add records that share key and headers; `share` is what each takes beside its value. See `send_run`."""
-        if topic.value_width is not None:
-            topic.check_value_sizes(map(len, values))
+        if topic.strict:
+            topic.check_records(keyless=key is None, value_sizes=map(len, values))
         now_ms = time.time() * 1000.0
         runs: list[tuple[Delivery, int]] = []
         at = 0
@@ -173,8 +173,9 @@ class Accumulator:
         self, topic: ProducerTopic, queue: PartitionQueue, stamps: NDArray[np.int64], keys: Any, values: Any
     ) -> list[ProducerBatch]:
         pipeline = self._pipeline
-        if topic.value_width is not None:
-            topic.check_value_sizes(np.unique(column_sizes(values, len(stamps))).tolist())
+        if topic.strict:
+            sizes_of_values = np.unique(column_sizes(values, len(stamps))).tolist()
+            topic.check_records(keyless=has_nulls(keys), value_sizes=sizes_of_values)
         sizes = record_sizes(keys, values, len(stamps))
         topic.check_size(int(sizes.max()))
         pipeline.close_batch(topic, queue)

@@ -87,6 +87,17 @@ def pick(column: Any, rows: NDArray[np.int64]) -> Any:
     return [strings[row] for row in rows.tolist()]
 
 
+def has_nulls(column: Any) -> bool:
+    """Tell whether an item of a column is null; None: all are."""
+    if column is None:
+        return True
+    if isinstance(column, np.ndarray):
+        return False
+    if isinstance(column, BinaryColumn):
+        return column.valid is not None and not bool(column.valid.all())
+    return any(item is None for item in column)
+
+
 def column_sizes(column: Any, count: int) -> Any:
     """Return the bytes of each item, or of all where they have one width; of a null 0."""
     if column is None:

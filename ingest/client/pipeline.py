@@ -126,7 +126,7 @@ class Pipeline:
             delivery = record.delivery
             size = delivery.batch.size
             try:
-                topic.check_value_sizes((len(record.value or b""),))
+                topic.check_records(keyless=record.key is None, value_sizes=(len(record.value or b""),))
                 queue = topic.choose(record.key) if record.partition is None else topic.queue_of(record.partition)
                 self.reserve(delivery.batch, 0)
                 batch = queue.open

@@ -13,6 +13,7 @@ from ingest.client.partitioner import KeyPartitioner, Partitioner
 from ingest.errors import RemoteError, UsageError
 from ingest.limits import KIB, MIB
 from ingest.records.columns import Headers
+from ingest.topic_config import is_compacted
 from ingest.wire.codes import ErrorCode
 from ingest.wire.messages import TopicMetadata
 
@@ -41,6 +42,8 @@ class ProducerTopic:
         queues: By partition; empty until metadata has come.
         only: The queue of a topic with one partition, when no partitioner of the caller's has a say.
         value_width: Bytes of every value where the topic declares value.dtype; None: it does not.
+        compacted: The topic keeps the latest record of each key: each has to have one.
+        strict: Records have to be checked for one of the two.
         bytes_max: What a batch may take: max.message.bytes, within what this producer wants.
     """
 
@@ -50,10 +53,12 @@ class ProducerTopic:
         "_partitioner",
         "_sticky",
         "bytes_max",
+        "compacted",
         "held",
         "name",
         "only",
         "queues",
+        "strict",
         "value_width",
     )
 
@@ -64,6 +69,7 @@ class ProducerTopic:
         self.bytes_max = BATCH_BYTES_MAX
         self.held: list[HeldRecord] = []
         self.value_width: int | None = None
+        self.compacted = self.strict = False
         self._batch_size = batch_size
         self._partitioner = partitioner
         self._by_key: KeyPartitioner | None = None
@@ -80,6 +86,8 @@ class ProducerTopic:
         self.bytes_max = allowed if allowed > BATCH_BYTES_MAX * 2 else min(BATCH_BYTES_MAX, allowed)
         dtype = topic.configs.get("value.dtype", "")
         self.value_width = np.dtype(dtype).itemsize if dtype else None
+        self.compacted = is_compacted(topic.configs)
+        self.strict = self.compacted or self.value_width is not None
         known = len(self.queues)
         gone: list[PartitionQueue] = []
         if known and self.queues[0].topic_id != topic.topic_id:  # deleted and created anew
@@ -126,14 +134,23 @@ class ProducerTopic:
         """Let records without a key go to the next partition."""
         self._sticky = (self._sticky + 1) % len(self.queues)
 
-    def check_value_sizes(self, sizes: Iterable[int]) -> None:
-        """Refuse values that are not of the topic's value.dtype: one would break every array its readers get.
+    def check_records(self, *, keyless: bool, value_sizes: Iterable[int]) -> None:
+        """Refuse records that readers or the topic's compaction could not take.
 
+        Args:
+            keyless: Whether one has no key. Compaction would never drop it, nor any that comes after it without one.
+            value_sizes: One that is not of the topic's value.dtype would break every array its readers get.
         Raises:
             RemoteError: INVALID_RECORD (87).
         """
+        if keyless and self.compacted:
+            raise RemoteError(
+                f"INVALID_RECORD: a record without a key; {self.name} is compacted (cleanup.policy), which keeps the "
+                "latest record of each key",
+                code=int(ErrorCode.INVALID_RECORD),
+            )
         width = self.value_width
-        for size in sizes:
+        for size in value_sizes:
             if width is not None and size != width:
                 raise RemoteError(
                     f"INVALID_RECORD: a value of {size} bytes; the value.dtype of {self.name} has {width}",

@@ -129,7 +129,8 @@ class ProduceResponse(Message, frozen=True):
 class FetchPartition(Message, frozen=True):
     """`last_epoch` is the leader epoch of the record read before `offset`, -1 unknown (KIP-320).
 
-    A follower asks from the end of its log, and says with `flushed_end` how much of it is on its disk.
+    A follower asks from the end of its log, and says with `flushed_end` how much of it is on its disk, and with
+    `cleaned_end` below which offset compaction has left one record of each key there.
     """
 
     topic_id: bytes
@@ -139,6 +140,7 @@ class FetchPartition(Message, frozen=True):
     leader_epoch: int = -1
     last_epoch: int = -1
     flushed_end: int = -1
+    cleaned_end: int = 0
 
 
 class FetchSession(Message, frozen=True):

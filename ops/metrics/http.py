@@ -16,6 +16,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
+from ops.metrics.cleaner_families import cleaner_families
 from ops.metrics.families import broker_families, controller_families, gateway_families, topic_families
 from ops.metrics.group_families import group_families
 from ops.metrics.group_watch import GroupProgress
@@ -28,6 +29,7 @@ _FAMILIES = (
     topic_families,
     group_families,
     broker_families,
+    cleaner_families,
     controller_families,
     gateway_families,
     process_families,

@@ -166,6 +166,8 @@ class Watch:
         counts["rebalances", str(broker.broker_id)] = broker.group_rebalances_total
         for loss in Loss:
             counts["members_lost", loss.value] = broker.group_members_lost_total.get(loss.value, 0)
+        for name in ("runs", "failures", "read_bytes", "written_bytes", "records_dropped"):
+            counts[f"cleaner_{name}", str(broker.broker_id)] = getattr(broker.cleaner, f"{name}_total")
         for request, count in broker.requests_total.items():
             counts["requests", _kafka_name(request)] = count
         for error, count in broker.errors_total.items():

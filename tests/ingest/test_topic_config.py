@@ -6,7 +6,7 @@ import pytest
 
 from brokerd.storage.config import LogConfig
 from ingest.errors import ConfigError
-from ingest.topic_config import TOPIC_SETTINGS, parse_topic_configs, topic_defaults
+from ingest.topic_config import TOPIC_SETTINGS, is_compacted, parse_topic_configs, topic_defaults
 
 
 def test_the_defaults_are_kafkas_but_for_durability() -> None:
@@ -26,7 +26,8 @@ def test_the_defaults_are_kafkas_but_for_durability() -> None:
         ("retention.ms", "-2", "-1 to"),
         ("segment.bytes", "10", "16384"),
         ("durability", "maybe", "fsync or os"),
-        ("cleanup.policy", "compact", "not supported"),
+        ("cleanup.policy", "shrink", "delete or compact"),
+        ("compression.type", "zstd", "not supported"),
         ("value.dtype", "object", "numpy"),
         ("value.dtype", "S0", "fixed size"),
         ("value.dtype", "M8[s/0]", "numpy"),  # numpy divides by zero for it
@@ -69,3 +70,17 @@ def test_broker_configs_set_the_defaults_of_topics() -> None:
 def test_a_dtype_of_one_size_is_taken() -> None:
     for name in ("<f8", "float64", "i4", "uint16", "S12", "M8[ms]", "<f8,<i4", "?", "bool"):
         assert parse_topic_configs({"value.dtype": name})["value.dtype"] == name
+
+
+@pytest.mark.parametrize("policy", ["compact", "compact,delete", "delete,compact", "delete"])
+def test_each_policy_of_kafka_is_a_setting(policy: str) -> None:
+    configs = {"cleanup.policy": policy, "min.compaction.lag.ms": "5", "max.compaction.lag.ms": "10"}
+    config = LogConfig.from_topic_configs(configs)
+    assert is_compacted(configs) == config.compacts == ("compact" in policy)
+    assert config.deletes == ("delete" in policy)
+    assert (config.min_compaction_lag_ms, config.max_compaction_lag_ms) == (5, 10)
+
+
+def test_a_record_can_not_have_to_stay_longer_than_it_may() -> None:
+    with pytest.raises(ConfigError, match=r"min\.compaction\.lag\.ms=11: expected at most"):
+        parse_topic_configs({"min.compaction.lag.ms": "11", "max.compaction.lag.ms": "10"})

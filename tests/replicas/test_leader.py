@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -232,3 +233,29 @@ def test_it_never_goes_back_nor_beyond_what_all_hold(moves: list[tuple[int, int,
         assert now >= last
         assert now == 0 or (len(ends) == 3 and now <= min(ends.values()))
         last = now
+
+
+def test_tombstones_are_needed_as_long_as_one_assigned_replica_may_have_an_older_value() -> None:
+    leadership = lead(state(isr=(1, 2)))  # of replicas 1, 2 and 3
+    own(leadership, ReplicaEnd(100, 100, 90))
+    fetch(leadership, 2, ReplicaEnd(100, 100, 80))
+    assert leadership.cleaned_by_all() == 0, "the third is away, in sync or not"
+    fetch(leadership, 3, ReplicaEnd(50, 50, 0))
+    assert leadership.cleaned_by_all() == 0, "it is back, and has not cleaned its log"
+    fetch(leadership, 3, ReplicaEnd(100, 100, 70))
+    assert leadership.cleaned_by_all() == 70
+    own(leadership, ReplicaEnd(120, 120, 60))
+    assert leadership.cleaned_by_all() == 60
+    update(leadership, state(isr=(1, 2)), {**EPOCHS, 3: 31})
+    assert leadership.cleaned_by_all() == 0, "what an earlier incarnation said is not what this one has"
+    fetch(leadership, 3, ReplicaEnd(120, 120, 110), epoch=31)
+    update(leadership, state(isr=(1, 2)), {**EPOCHS, 3: 31})
+    assert leadership.cleaned_by_all() == 0 or leadership.end_of(3) is not None
+
+
+def test_a_replica_that_is_being_added_counts_for_tombstones_too() -> None:
+    leadership = lead(state(replicas=(1,)))
+    own(leadership, ReplicaEnd(100, 100, 90))
+    assert leadership.cleaned_by_all() == 90
+    update(leadership, msgspec.structs.replace(state(isr=(1,)), replicas=[1, 3], adding=[3]))
+    assert leadership.cleaned_by_all() == 0

@@ -277,3 +277,19 @@ def test_a_follower_whose_log_is_of_no_use_tells_so_and_asks_again_later(leader:
     assert following.log.end_offset == 3, "nothing is dropped before the replica has left"
     assert following.puller.request(7, 0) is None
     assert following.request(1000)
+
+
+def test_the_leader_hears_how_far_the_log_is_compacted(leader: Leader) -> None:
+    following = Following(durable=False)
+    number, request = following.request()
+    following.take(number, leader.answer(0, mark=2))
+    number, request = following.request()
+    assert request.partitions[0].cleaned_end == 0
+    following.take(number, (FetchResponse([]), []))
+    following.log.files.cleaned_end = 2
+    number, request = following.request()
+    assert request.partitions == [], "nobody has said that it has changed"
+    following.take(number, (FetchResponse([]), []))
+    following.puller.cleaned(KEY)
+    _, request = following.request()
+    assert [item.cleaned_end for item in request.partitions] == [2]

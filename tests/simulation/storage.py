@@ -51,6 +51,7 @@ class Files:
         found_in: The leader epoch in which the broker met one of those; None: it has not.
         left: Whether the replica has been without a seat in a later one.
         deleted: Headers of batches below the log start: the snapshot beside the first segment knows their producers.
+        cleaned_end: Below it compaction has left one record of each key.
     """
 
     cache: list[Batch] = field(default_factory=list)
@@ -65,6 +66,7 @@ class Files:
     found_in: int | None = None
     left: bool = False
     deleted: list[BatchHeader] = field(default_factory=list)
+    cleaned_end: int = 0
 
     def rot(self, draw: Callable[[int], int]) -> bool:
         """Have a batch below the checkpoint decay; False: there is none.
@@ -320,6 +322,10 @@ class SimLog:
     @property
     def flush_under_way(self) -> bool:
         return self.flushes_under_way > 0
+
+    @property
+    def cleaned_end(self) -> int:
+        return self.files.cleaned_end
 
     # ---- roles
 

@@ -29,14 +29,14 @@ class Dirt(NamedTuple):
         dirty_offset: Where what is dirty begins.
         end_offset: Where the last segment ends that may be rewritten.
         dirty_bytes, clean_bytes: Stored there, and below.
-        since_age_ms: The running time at which the oldest of it was appended, or before; -1: nothing is dirty.
+        oldest_ms: How long ago, in running time, the oldest of it was appended, at most; -1: nothing is dirty.
     """
 
     dirty_offset: int
     end_offset: int
     dirty_bytes: int
     clean_bytes: int
-    since_age_ms: int
+    oldest_ms: int
 
     @property
     def ratio(self) -> float:
@@ -88,7 +88,7 @@ class LogCompaction:
         dirty_offset = max(self.cleaned.end_offset, log_start)
         clean_bytes = dirty_bytes = 0
         bases = self._segments.bases
-        since_age_ms, end_offset = -1, bases[0]
+        oldest_ms, end_offset = -1, bases[0]
         for segment, base, end in zip(self._segments.items, bases, bases[1:], strict=False):
             last_age_ms = self._snapshots.age_ms(end)
             if end > end_max or age_ms - last_age_ms < config.min_compaction_lag_ms:
@@ -101,12 +101,13 @@ class LogCompaction:
             if base < dirty_offset:  # a run had no room for all of its keys
                 part = size * (dirty_offset - base) // (end - base)
                 clean_bytes, size = clean_bytes + part, size - part
-            if since_age_ms < 0:
+            if oldest_ms < 0:
                 since_age_ms = segment.since_age_ms
                 if since_age_ms < 0:  # nobody has written down when it began
                     since_age_ms = self._snapshots.known_age_ms(base, default=last_age_ms)
+                oldest_ms = age_ms - since_age_ms
             dirty_bytes += size
-        return Dirt(dirty_offset, end_offset, dirty_bytes, clean_bytes, since_age_ms)
+        return Dirt(dirty_offset, end_offset, dirty_bytes, clean_bytes, oldest_ms)
 
     def purge_end(self, config: LogConfig, dirt: Dirt, *, limit: int) -> int:
         """Return below which offset tombstones may be dropped now.

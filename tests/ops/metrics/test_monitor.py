@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from brokerd.serving.stats import FollowerStats, GroupStats
+from brokerd.serving.stats import CleanerStats, CompactedStats, FollowerStats, GroupStats
 from ingest.errors import ConfigError
 from ops.metrics import connections
 from ops.metrics.config import MonitorConfig
@@ -144,6 +144,29 @@ def test_groups_beyond_the_cap_are_counted(appliance: FakeAppliance, start_monit
     assert sum(1 for found, _ in metrics if found == "kafka_consumergroup_members") == 5
     assert sum(1 for found, _ in metrics if found == "kafka_consumergroup_lag") == 5
     assert metrics["forebay_consumergroups_without_metrics", ()] == 18
+
+
+def test_compaction_is_shown(appliance: FakeAppliance, start_monitor: Start) -> None:
+    healthy(appliance)
+    compacted = [
+        CompactedStats("sensors", 0, dirty_bytes=30, clean_bytes=70, cleaned_end=5),
+        CompactedStats("sensors", 1, dirty_bytes=60, clean_bytes=40, cleaned_end=0, uncleanable="no room"),
+    ]
+    counts = CleanerStats(2, 1, read_bytes_total=1000, written_bytes_total=250, max_ms=1500, idle_ms=7)
+    appliance.say("broker-1", answer("broker-1", "broker", broker(1, cleaner=counts, compacted=compacted)))
+    monitor = start_monitor()
+    assert monitor.value("forebay_log_cleaner_runs_total", broker="1") == 2
+    assert monitor.value("forebay_log_cleaner_failures_total", broker="1") == 1
+    assert monitor.value("forebay_log_cleaner_read_bytes_total", broker="1") == 1000
+    assert monitor.value("forebay_log_cleaner_dirty_ratio", topic="sensors", partition="0", broker="1") == 0.3
+    assert monitor.value("forebay_log_cleaner_dirty_bytes", topic="sensors", partition="1", broker="1") == 60
+    assert monitor.value("kafka_log_logcleaner_cleaner_recopy_percent", broker="1") == 25
+    assert monitor.value("kafka_log_logcleaner_max_clean_time_secs", broker="1") == 1.5
+    assert monitor.value("kafka_log_logcleanermanager_max_dirty_percent", broker="1") == 60
+    assert monitor.value("kafka_log_logcleanermanager_uncleanable_partitions_count", broker="1") == 1
+    assert monitor.value("kafka_log_logcleanermanager_uncleanable_bytes", broker="1") == 60
+    assert monitor.value("kafka_log_logcleanermanager_time_since_last_run_ms", broker="1") == 7
+    assert monitor.value("kafka_log_logcleanermanager_time_since_last_run_ms", broker="2") == -1
 
 
 def test_the_health_of_replication_is_shown(appliance: FakeAppliance, start_monitor: Start) -> None:

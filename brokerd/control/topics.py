@@ -27,8 +27,8 @@ from replicas.balance import preferred
 from replicas.placement import Load, default_replication_factor, place, replication_factor_max
 from replicas.reassignment import target
 
-# Nothing is deleted for its age: what counts is the latest record under each key.
-OFFSETS_TOPIC_CONFIGS = {"retention.ms": "-1", "retention.bytes": "-1", "segment.bytes": str(16 << 20)}
+# What counts is the latest record under each key. Small segments: a new coordinator reads what is not compacted yet.
+OFFSETS_TOPIC_CONFIGS = {"cleanup.policy": "compact", "segment.bytes": str(16 << 20)}
 
 
 class Refused(Exception):

@@ -107,10 +107,12 @@ def _print_summary(part: PartitionSummary) -> None:
     batches = sum(segment.batches for segment in part.segments)
     records = sum(segment.records for segment in part.segments)
     size = sum(segment.data_bytes for segment in part.segments)
+    holes = sum(segment.holes for segment in part.segments)
     verdict = "ok" if all(finding.kind == "torn" for finding in part.all_findings) else "DAMAGED"
     click.echo(
         f"{part.path}: {verdict}, offsets {part.log_start_offset}..{part.log_end_offset}, "
         f"{len(part.segments)} segments, {batches:,} batches, {records:,} records, {size:,} bytes"
+        + (f", {holes:,} offsets without a record" if holes else "")
     )
     for finding in part.all_findings:
         click.echo(

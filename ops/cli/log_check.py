@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 
 from brokerd.storage.checkpoint import PARTITION, RECORD_SIZE, CheckpointRecord, decode_record
+from brokerd.storage.compaction.cleaned import decode_cleaned
 from brokerd.storage.snapshot import decode_snapshot
 from ingest.errors import UsageError
-from ingest.log.names import LOG, SNAPSHOT, START, file_name, parse_file_name, parse_lost_name, parse_partition_name
-from ops.cli.segment_check import Finding, SegmentCheck, SegmentSummary, State
+from ingest.log.names import (
+    COMPACTION,
+    LOG,
+    SNAPSHOT,
+    START,
+    file_name,
+    parse_file_name,
+    parse_lost_name,
+    parse_partition_name,
+)
+from ops.cli.segment_check import RECHECK_SECONDS, RECHECKS, Finding, SegmentCheck, SegmentSummary, State
 
 
 class PartitionSummary(msgspec.Struct):
@@ -78,18 +89,17 @@ def check_log(path: Path) -> Iterator[SegmentSummary | PartitionSummary]:
             continue
         if single:
             state.next_offset = base
-        _check_gap(summary, directory, base, state)
+        path_of = directory / file_name(base, LOG)
+        if not _follows(summary, path_of, base, state):
+            continue
         flushed = 0
         if checkpoint is not None and checkpoint.recovery_segment == base:
             flushed = checkpoint.recovery_position
         elif checkpoint is not None and checkpoint.recovery_segment > base:
             flushed = 1 << 62
         try:
-            check = SegmentCheck(
-                directory / file_name(base, LOG), base, active=base == bases[-1], flushed_position=flushed
-            )
-            segment = check.run(state)
-        except FileNotFoundError:  # retention was faster
+            segment = _check_segment(path_of, base, state, active=base == bases[-1], flushed_position=flushed)
+        except FileNotFoundError:  # retention or compaction was faster
             state.next_offset = -1
             continue
         summary.segments.append(segment)
@@ -97,6 +107,7 @@ def check_log(path: Path) -> Iterator[SegmentSummary | PartitionSummary]:
     summary.log_end_offset = max(state.next_offset, 0)
     if not single:
         _check_snapshots(summary, directory, snapshots)
+        _check_compaction(summary, directory)
         if checkpoint is not None and summary.log_end_offset < checkpoint.recovery_point:
             expected = f"flushed up to offset {checkpoint.recovery_point}"
             last = str(directory / file_name(bases[-1], LOG)) if bases else str(directory)
@@ -122,15 +133,37 @@ def _list(directory: Path) -> tuple[list[int], list[int], list[tuple[int, int]],
     return sorted(bases), starts, lost, sorted(snapshots)
 
 
-def _check_gap(summary: PartitionSummary, directory: Path, base: int, state: State) -> None:
-    """Report offsets missing before a segment, unless the broker has noted that the disk lost them."""
-    if state.next_offset == -1 or state.allows(base):
-        state.next_offset = base
-        return
-    what = "first offset of the segment" if base > state.next_offset else "segments that overlap"
-    found = Finding("damage", str(directory / file_name(base, LOG)), 0, what, str(state.next_offset), str(base))
-    summary.findings.append(found)
+def _follows(summary: PartitionSummary, path: Path, base: int, state: State) -> bool:
+    """Report offsets missing before a segment, unless the broker has noted that the disk lost them.
+
+    False: the segment is gone, for compaction has merged it into the one before while that was checked.
+    """
+    overlaps = 0 <= base < state.next_offset
+    for _ in range(RECHECKS * overlaps):
+        if not path.exists():
+            return False
+        time.sleep(RECHECK_SECONDS)
+    if state.next_offset != -1 and not state.allows(base):
+        what = "segments that overlap" if overlaps else "first offset of the segment"
+        summary.findings.append(Finding("damage", str(path), 0, what, str(state.next_offset), str(base)))
     state.next_offset = base
+    return True
+
+
+def _check_segment(path: Path, base: int, state: State, *, active: bool, flushed_position: int) -> SegmentSummary:
+    """Check a segment; again if compaction put another in its place meanwhile, which has other indexes.
+
+    Raises:
+        OSError: it may not be read.
+    """
+    for _ in range(RECHECKS):
+        at = msgspec.structs.replace(state)
+        file = os.stat(path)
+        segment = SegmentCheck(path, base, active=active, flushed_position=flushed_position).run(at)
+        if not segment.findings or os.path.samestat(file, os.stat(path)):
+            break
+    state.next_offset, state.leader_epoch = at.next_offset, at.leader_epoch
+    return segment
 
 
 def _checkpoint(directory: Path) -> CheckpointRecord | None:
@@ -160,3 +193,14 @@ def _check_snapshots(summary: PartitionSummary, directory: Path, snapshots: list
         if decode_snapshot(data, offset) is None:
             found = f"{len(data)} bytes that are not"
             summary.findings.append(Finding("hint", str(path), 0, "producer snapshot", "one that verifies", found))
+
+
+def _check_compaction(summary: PartitionSummary, directory: Path) -> None:
+    path = directory / COMPACTION
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return
+    if decode_cleaned(data) is None:
+        found = f"{len(data)} bytes that are not"
+        summary.findings.append(Finding("hint", str(path), 0, "how far the log is compacted", "what verifies", found))

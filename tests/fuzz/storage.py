@@ -16,6 +16,7 @@ from brokerd.storage.checkpoint import (
     decode_record,
     encode_record,
 )
+from brokerd.storage.compaction.cleaned import Cleaned, CleanedRange, decode_cleaned, encode_cleaned
 from brokerd.storage.identity import read_identity, write_identity
 from brokerd.storage.producer_state import AppendedBatch, Producer, ProducerState
 from brokerd.storage.snapshot import decode_snapshot, encode_snapshot
@@ -29,7 +30,7 @@ from ingest.log.index import (
     find_offset,
     find_time,
 )
-from ingest.log.names import parse_file_name, parse_lost_name, parse_partition_name
+from ingest.log.names import parse_file_name, parse_lost_name, parse_partition_name, parse_swap_name
 from ingest.log.state_page import (
     PAGE_HEADER_SIZE,
     ROW_SIZE,
@@ -100,6 +101,15 @@ def _read_snapshot(body: bytes) -> object:
     return snapshot and snapshot.state()
 
 
+def _cleaned_body() -> bytes:
+    return encode_cleaned(Cleaned([CleanedRange(10 * i, i, i + 1, 3) for i in range(1, 6)]))[16:]
+
+
+def _read_cleaned(body: bytes) -> object:
+    """As for snapshots."""
+    return decode_cleaned(struct.pack("<8sII", b"FBYCOMP\x01", crc32c(body), len(body)) + body)
+
+
 @cache
 def _scratch() -> Path:
     """Return a directory of this process's on tmpfs, removed with it."""
@@ -165,7 +175,7 @@ def _identity() -> bytes:
 
 def _read_names(data: bytes) -> object:
     name = os.fsdecode(data)
-    return parse_file_name(name), parse_lost_name(name), parse_partition_name(name)
+    return parse_file_name(name), parse_lost_name(name), parse_swap_name(name), parse_partition_name(name)
 
 
 def decoders() -> Iterable[Decoder]:
@@ -175,6 +185,7 @@ def decoders() -> Iterable[Decoder]:
     yield Decoder("state_page", [_page()], _read_page)
     yield Decoder("checkpoint", [_checkpoint()], _read_checkpoint)
     yield Decoder("snapshot", [_snapshot_body()], _read_snapshot, bombs=lambda: [b"\x94" + b"\x91" * 100_000])
+    yield Decoder("compaction", [_cleaned_body()], _read_cleaned, bombs=lambda: [b"\x91" * 100_000])
     segments = [_segment(), _segment() + bytes(4096)]
     yield Decoder("walk_headers", segments, _walk(lambda fd, end: walk_headers(fd, 0, end, 0)))
     yield Decoder("walk_batches", segments, _walk(lambda fd, end: walk_batches(fd, 0, end, 0)))
@@ -182,4 +193,5 @@ def decoders() -> Iterable[Decoder]:
     yield Decoder("appliance_json", [_appliance()], decode_file("appliance.json", read_appliance), bombs=_nested_json)
     yield Decoder("directory_json", [_identity()], decode_file("directory.json", read_identity), bombs=_nested_json)
     names = [b"00000000000000000123.log", b"00000000000000000001-00000000000000000002.lost"]
+    names.append(b"00000000000000000001-00000000000000000002-0123456789abcdef.swap")
     yield Decoder("file_names", [*names, b"01234567-89ab-cdef-0123-456789abcdef-12"], _read_names)

@@ -126,7 +126,7 @@ class Cleaner:
         self._run: _Run | None = None
         self._measuring: list[Replica] = []
         self._best: tuple[Urgency, Replica] | None = None
-        self._looks_at_ms = 0
+        self._looked_ms: int | None = None
         self._retries: dict[Key, tuple[int, int]] = {}  # failures in a row, and when to try again
 
     def step(self, replicas: Callable[[], Sequence[Replica]], now_ms: int, *, may_start: bool = True) -> None:
@@ -145,9 +145,9 @@ class Cleaner:
             self._measuring.clear()
             return
         if not self._measuring:
-            if now_ms < self._looks_at_ms:
+            if self._looked_ms is not None and now_ms - self._looked_ms < self.settings.backoff_ms:
                 return
-            self._looks_at_ms = now_ms + self.settings.backoff_ms
+            self._looked_ms = now_ms
             self._best = None
             self._measuring = [replica for replica in replicas() if replica.log.config.compacts]
             self._forget({_key(replica.log) for replica in self._measuring})
@@ -226,7 +226,7 @@ class Cleaner:
             self._see_through(run, now_ms)
         if run.over and run.worker.gone:
             self._run = None
-            self._looks_at_ms = 0  # there may be more to do
+            self._looked_ms = None  # there may be more to do
         elif now_ms - run.heard_ms > HUNG_MS and not run.worker.gone:
             run.worker.kill()
             self._give_up(run, "error", f"the worker said nothing for {HUNG_MS // 1000} s", now_ms)

@@ -26,7 +26,7 @@ from ingest.wire.messages import (
 )
 from tests.simulation.history import Violation
 from tests.simulation.process import Process
-from tests.simulation.storage import Batch, Key
+from tests.simulation.storage import TOPIC_ID, Batch, Key
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -54,13 +54,14 @@ class Client(Process):
         number = self._number
         header = encode_request(body, number, timeout_ms, self.name)
         self._requests[number] = (body, on_done)
-        name, incarnation = self.name, self.incarnation
         self.world.network.post(
-            self,
-            f"broker-{broker_id}",
-            lambda process: process.receive(name, incarnation, 0, header, payload),  # type: ignore[attr-defined]
+            self, f"broker-{broker_id}", lambda process: self.deliver(process, number, header, payload)
         )
         self.after(timeout_ms, lambda: self._give_up(number))
+
+    def deliver(self, process: Any, number: int, header: bytes, payload: list[bytes]) -> None:
+        """Have a broker take a request that has reached it."""
+        process.receive(self.name, self.incarnation, 0, header, payload)
 
     def _give_up(self, number: int) -> None:
         found = self._requests.pop(number, None)
@@ -94,7 +95,7 @@ class Client(Process):
         pass
 
     def partitions(self) -> dict[Key, tuple[int, int]]:
-        """Return (leader, leader epoch) of each partition, as far as is known here."""
+        """Return (leader, leader epoch) of each partition that is produced to, as far as is known here."""
         if self.metadata is None:
             return {}
         alive = {broker.broker_id for broker in self.metadata.brokers if broker.alive}
@@ -102,6 +103,7 @@ class Client(Process):
             (topic.topic_id, p.partition): (p.leader if p.leader in alive else -1, p.leader_epoch)
             for topic in self.metadata.topics
             for p in topic.partitions
+            if topic.topic_id == TOPIC_ID
         }
 
 
@@ -284,7 +286,8 @@ class NearReader(SimReader):
         if self._refused:  # what a follower does not serve the leader does, if it is not to name one
             self._refused = self._strays = False
             return leader, ""
-        replicas = next(p.replicas for p in self.metadata.topics[0].partitions if p.partition == key[1])
+        topic = next(topic for topic in self.metadata.topics if topic.topic_id == key[0])
+        replicas = next(p.replicas for p in topic.partitions if p.partition == key[1])
         source, self._named = self._named, -1
         if source < 0:
             source = self.world.schedule.dice.choice([leader, *replicas])

@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 
 from ingest.records.batch import decode_batch
 from ingest.records.header import BatchHeader
-from tests.simulation.storage import Batch, Key
+from tests.simulation.storage import TOPIC_ID, Batch, Key
 
 
 class Violation(AssertionError):
@@ -33,6 +33,7 @@ class History:
         self._last_value: dict[tuple[Key, bytes], int] = {}
         self._sequences: dict[tuple[Key, int, int, int], int] = {}
         self._values: dict[bytes, tuple[Key, int]] = {}
+        self.offsets: Counter[str] = Counter()  # the last that a group was told is committed
         self.events: Counter[str] = Counter()
 
     def leads(self, key: Key, epoch: int, broker: str, incarnation: int) -> None:
@@ -84,7 +85,8 @@ class History:
             known[header.base_offset] = batch
             self.committed_in[key, header.base_offset] = epoch
             self.mark[key] = max(self.mark[key], header.next_offset)
-            self._check_new(key, header, batch.data)
+            if key[0] == TOPIC_ID:
+                self._check_new(key, header, batch.data)
 
     def _check_new(self, key: Key, header: BatchHeader, data: bytes) -> None:
         sequence = (key, header.producer_id, header.producer_epoch, header.base_sequence)
@@ -111,6 +113,17 @@ class History:
 
     def failed_for_certain(self, value: bytes) -> None:
         self.failed.add(value)
+
+    def offset_acknowledged(self, group: str, offset: int) -> None:
+        """A consumer was told that its offset is committed: it stays so until it commits a greater one (I18)."""
+        self.offsets[group] = offset
+        self.events["offset acknowledged"] += 1
+
+    def offset_found(self, group: str, least: int, most: int, found: int, where: str) -> None:
+        """Somebody says what a group has committed: no less than was acknowledged before the question (I18)."""
+        if not self.lossy and not least <= found <= most:
+            raise Violation(f"I18: {where} says that {group} is at {found}, {least} was acknowledged, {most} tried")
+        self.events["offset found"] += 1
 
     def read(self, key: Key, offset: int, batch: Batch, where: str) -> None:
         """A reader saw a batch: it is committed, for ever (I4, I5)."""

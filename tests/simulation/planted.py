@@ -23,6 +23,7 @@ import replicas.follower as follower
 import replicas.puller as puller_module
 import replicas.refill as refill
 from brokerd.serving.fetch import FetchRoom
+from brokerd.serving.group_shards import HostedShard
 from brokerd.serving.hosted import HostedPartitions
 from brokerd.serving.partition import Partition
 from brokerd.serving.produce import ProduceRoom
@@ -505,6 +506,21 @@ def log_start_kept_behind_the_leaders_end(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(puller_module, "on_out_of_range", on_out_of_range)
 
 
+@plant(faults={**NO_FAULTS, "kill": 0.6, "chase": 0.4}, flush_ms=100, committers=2)
+def coordinator_answers_early(patch: pytest.MonkeyPatch) -> None:
+    """C19: a commit is answered when it is appended, and gone with the coordinator that has done so."""
+    original = HostedShard.store
+
+    def store(self: HostedShard, wall_ms: int) -> bool:
+        stored = original(self, wall_ms)
+        for _, peer, correlation_id, message in self._waiting:
+            self._outbox.answer(peer, correlation_id, message)
+        self._waiting.clear()
+        return stored
+
+    patch.setattr(HostedShard, "store", store)
+
+
 # A seed that finds each, the first of fifty that were tried: 0 to 49, 50 to 99 and so on. The real code passes on it.
 SEEDS = {
     "same_epoch_after_restart": 0,
@@ -540,12 +556,13 @@ SEEDS = {
     "damage_skipped_though_another_has_the_records": 136,
     "follower_begins_amid_a_batch": 6,
     "log_start_kept_behind_the_leaders_end": 0,
+    "coordinator_answers_early": 5,
 }
 
 
 def plan_for(name: str, seed: int) -> Plan:
-    """Return a seed's plan with a plant's focus."""
-    return replace(plan_of(seed), **PLANTS[name][1])
+    """Return a seed's plan with a plant's focus; nobody commits offsets unless it wants them."""
+    return replace(plan_of(seed), **{"committers": 0, **PLANTS[name][1]})
 
 
 def is_found(name: str, seed: int) -> bool:

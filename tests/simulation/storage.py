@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 Key = tuple[bytes, int]
-TOPIC_ID = b"simulated-topic!"  # there is but one
+TOPIC_ID = b"simulated-topic!"  # that of the producers
+GROUPS_ID = b"simulated-groups"  # that of committed offsets, in runs that have some
 
 
 class Batch(NamedTuple):

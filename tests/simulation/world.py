@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import random
 from collections import Counter, defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import msgspec
 
+from brokerd.control.image import ClusterImage
 from brokerd.control.records import BrokerRecord, PartitionRecord, Put, TopicRecord, VersionRecord, decode_record
+from ingest.topic_name import CONSUMER_OFFSETS
+from replicas.placement import Load, place
 from replicas.state import NO_LEADER
 from tests.simulation.broker import SimBroker
 from tests.simulation.clients import LocalReader, NearReader, SimProducer, SimReader
+from tests.simulation.committers import SimCommitter, stored_offset
 from tests.simulation.controller import SimController, Store
 from tests.simulation.history import History, Violation
 from tests.simulation.misfortunes import Misfortunes
 from tests.simulation.network import Network
 from tests.simulation.schedule import Schedule
-from tests.simulation.storage import TOPIC_ID, Disk, Key
+from tests.simulation.storage import GROUPS_ID, TOPIC_ID, Disk, Key
 
 FAULTS_MS = 12_000
 HEAL_MS = 45_000  # more than the patience with replicas that may know more
@@ -33,6 +38,7 @@ class Plan:
         late: The part of messages that takes twenty times as long.
         durability: fsync or os. With os nothing is promised over a power cut.
         selects: Leaders send readers to followers in their rack, which is the machine.
+        committers: How many consumers commit offsets; without any there is no topic for them.
     """
 
     machines: dict[str, list[int]]
@@ -50,6 +56,7 @@ class Plan:
     late: float
     grace_ms: int
     selects: bool
+    committers: int = 0
 
 
 def plan_of(seed: int) -> Plan:
@@ -100,7 +107,8 @@ def plan_of(seed: int) -> Plan:
     faults["trim"] = dice.choice([0.0, 0.0, 0.2])
     faults["unclean"] = dice.choice([0.0] * 9 + [0.2])
     faults["full"] = dice.choice([0.0, 0.0, 0.2])
-    return plan
+    # of its own: what else a seed does stays as it is
+    return replace(plan, committers=random.Random(f"{seed} groups").choice([0, 2]))
 
 
 @dataclass(slots=True)
@@ -122,7 +130,7 @@ class World:
         self.network.late = self.plan.late
         self.history = History()
         self.store = self.make_store()
-        self._in_sync: defaultdict[int, set[int]] = defaultdict(set)  # of each partition, as last committed
+        self._in_sync: defaultdict[Key, set[int]] = defaultdict(set)  # of each partition, as last committed
         self.events: Counter[str] = Counter()
         self.log: list[str] = []
         self.faulty = False
@@ -198,20 +206,20 @@ class World:
 
     def _check_joined(self, record: PartitionRecord) -> None:
         """Who comes into the in-sync set holds what was committed, if it still is the process that was proposed."""
-        before, self._in_sync[record.partition] = self._in_sync[record.partition], set(record.isr)
+        key = (record.topic_id, record.partition)
+        before, self._in_sync[key] = self._in_sync[key], set(record.isr)
         for broker_id in set(record.isr) - before:
             process = self.brokers[broker_id].process
             known = decode_record(self.store.records[f"/brokers/{broker_id}"])
             assert isinstance(known, BrokerRecord)
             if process is not None and process.alive and process.incarnation == known.incarnation:
-                key = (TOPIC_ID, record.partition)
                 files = self.disks[broker_id].files.get(key)
                 self.history.joined(key, files.cache if files else [], process.name)
 
     def _check_damaged(self, record: PartitionRecord) -> None:
         """A replica that gave up its seat for known damage does not come in sync with it again (I11)."""
         for broker_id in record.replicas:
-            files = self.disks[broker_id].files.get((TOPIC_ID, record.partition))
+            files = self.disks[broker_id].files.get((record.topic_id, record.partition))
             if files is None or files.found_in is None:
                 continue
             if files.left and broker_id in record.isr:
@@ -220,7 +228,7 @@ class World:
 
     def _truncated(self, broker_id: int, key: Key, offset: int) -> None:
         """A replica cuts its log: while it counts as in sync it never gives up what is committed."""
-        record = self.partition_record(key[1])
+        record = self.partition_record(key[1], key[0])
         if record is not None and broker_id in record.isr and not self.lossy and self.history.mark[key] > offset:
             raise Violation(f"I5: broker-{broker_id} is in sync and cuts {key[1]} at {offset}")
 
@@ -249,8 +257,6 @@ class World:
         while len(self.store.load().brokers) < len(self.brokers):
             self.run_until(self.schedule.now_ms + 50)
         image = self.store.load()
-        from replicas.placement import Load, place
-
         replicas = place(
             self.plan.partitions,
             self.plan.replication_factor,
@@ -266,6 +272,7 @@ class World:
                 Put(PartitionRecord(topic_id=TOPIC_ID, partition=index, leader=ids[0], replicas=ids, isr=list(ids)))
                 for index, ids in enumerate(replicas)
             ),
+            *(self._groups_topic(image, configs) if self.plan.committers else ()),
             Put(VersionRecord(image.version + 1)),
         ]
         assert self.store.commit(list(changes), self.store.epoch)
@@ -280,6 +287,24 @@ class World:
         ]
         for index in range(self.plan.partitions):
             LocalReader(self, index)
+        self.committers = [SimCommitter(self, f"client-c{index}") for index in range(self.plan.committers)]
+
+    def _groups_topic(self, image: ClusterImage, configs: dict[str, str]) -> list[Put]:
+        """Return the topic of committed offsets, of one partition, where that of the producers begins."""
+        replicas = place(
+            1,
+            self.plan.replication_factor,
+            sorted(image.brokers),
+            domains=image.domains(),
+            leaders_in_topic={},
+            load=Load(),
+            start=0,
+        )
+        (ids,) = replicas
+        return [
+            Put(TopicRecord(GROUPS_ID, CONSUMER_OFFSETS, {**configs, "retention.ms": "-1"})),
+            Put(PartitionRecord(topic_id=GROUPS_ID, partition=0, leader=ids[0], replicas=ids, isr=list(ids))),
+        ]
 
     def start_controller(self) -> None:
         if self.controller is not None and self.controller.alive and not self.controller.stopped:
@@ -347,10 +372,10 @@ class World:
         if self.controller is not None and not self.controller.alive:
             self.schedule.after(700, self.start_controller)
 
-    def partition_record(self, index: int) -> PartitionRecord | None:
+    def partition_record(self, index: int, topic_id: bytes = TOPIC_ID) -> PartitionRecord | None:
         for value in self.store.records.values():
             record = decode_record(value)
-            if isinstance(record, PartitionRecord) and record.partition == index:
+            if isinstance(record, PartitionRecord) and (record.topic_id, record.partition) == (topic_id, index):
                 return record
         return None
 
@@ -391,6 +416,8 @@ class World:
         end_ms = self.schedule.now_ms + HEAL_MS
         for producer in self.producers:
             producer.stopped_sending = True
+        for committer in self.committers:
+            committer.stopped_committing = True
         while self.schedule.now_ms < end_ms:
             self.run_until(self.schedule.now_ms + 250)
             for broker_id in self.brokers:
@@ -400,31 +427,38 @@ class World:
                 return
         raise Violation(f"I20: after {HEAL_MS} ms: {self.why_not_healed()}")
 
+    def _partitions(self) -> list[Key]:
+        groups = [(GROUPS_ID, 0)] if self.committers else []
+        return [(TOPIC_ID, index) for index in range(self.plan.partitions)] + groups
+
     def why_not_healed(self) -> str:
         """Return what is not as it should be, empty if all is."""
-        for index in range(self.plan.partitions):
-            record = self.partition_record(index)
+        for topic_id, index in self._partitions():
+            record = self.partition_record(index, topic_id)
             assert record is not None
-            held = [(b, self.disks[b].files.get((TOPIC_ID, index))) for b in record.replicas]
+            held = [(b, self.disks[b].files.get((topic_id, index))) for b in record.replicas]
             rotten = [broker_id for broker_id, files in held if files is not None and files.rotten]
             if record.leader == NO_LEADER or set(record.isr) != set(record.replicas) or record.eligible or rotten:
                 return f"partition {index} is {msgspec.json.encode(record).decode()}"
         waiting = [producer.name for producer in self.producers if producer.unresolved]
         if waiting:
             return f"{waiting} have batches nobody answers"
+        waiting = [committer.name for committer in self.committers if not committer.seen_at_the_end]
+        if waiting:
+            return f"{waiting} can't commit"
         if not self.lossy:
             for reader in self.readers:
-                mark = max((m for key, m in self.history.mark.items() if key[1] == reader._partition), default=0)
+                mark = self.history.mark[TOPIC_ID, reader._partition]
                 if reader.position < mark:
                     return f"{reader.name} is at {reader.position} of {mark}"
         return ""
 
     def check(self) -> None:
         """After all has healed: every replica in sync holds every acknowledged record, and the bytes are the same."""
-        for index in range(self.plan.partitions):
-            record = self.partition_record(index)
+        for topic_id, index in self._partitions():
+            record = self.partition_record(index, topic_id)
             assert record is not None
-            copies = [self.disks[broker_id].files.get((TOPIC_ID, index)) for broker_id in record.isr]
+            copies = [self.disks[broker_id].files.get((topic_id, index)) for broker_id in record.isr]
             self.history.check_same(index, [files.cache if files else [] for files in copies])
         if self.lossy:
             return
@@ -434,3 +468,11 @@ class World:
             for broker_id in record.isr:
                 files = self.disks[broker_id].files.get(key)
                 self.history.check_whole(key, files.cache if files else [], f"broker-{broker_id}")
+        record = self.partition_record(0, GROUPS_ID)
+        for broker_id in record.isr if record is not None else ():
+            files = self.disks[broker_id].files.get((GROUPS_ID, 0))
+            for committer in self.committers:
+                found = stored_offset(files.cache if files else [], committer.group)
+                self.history.offset_found(
+                    committer.group, committer.acknowledged, committer.offset, found, f"broker-{broker_id}"
+                )

@@ -471,27 +471,36 @@ class Consumer:
         return batches
 
     def __iter__(self) -> Iterator[Record]:
-        """Give record after record, for ever; those that a `break` leaves are not counted as handed out."""
+        """Give record after record, for ever. Each counts as handed out when it is given: what is behind it is not."""
         while not self._closed:
             records = self.poll(1000)
+            first: dict[tuple[str, int], int] = {}
+            for record in records:
+                first.setdefault((record.topic, record.partition), record.offset)
+            held = {}
+            for name, offset in first.items():
+                position = self._fetcher.positions.get(TopicPartition(*name))
+                if position is not None:
+                    held[name] = (position, position.generation, position.offset)
+                    position.offset = offset
             given = 0
             try:
                 for record in records:
                     given += 1
+                    found = held.get((record.topic, record.partition))
+                    if found is not None and found[0].generation == found[1]:  # else the caller has sought elsewhere
+                        found[0].offset = record.offset + 1
                     yield record
             finally:
-                self._take_back(records[given:])
-
-    def _take_back(self, records: Sequence[Record]) -> None:
-        """Have the next poll give these again."""
-        first: dict[TopicPartition, int] = {}
-        for record in records:
-            first.setdefault(TopicPartition(record.topic, record.partition), record.offset)
-        for name, offset in first.items():
-            position = self._fetcher.positions.get(name)
-            if position is not None:
-                position.seek(offset)
-                self._fetcher.void(name)
+                left = {(record.topic, record.partition) for record in records[given:]}
+                for name, (position, generation, end) in held.items():
+                    if position.generation != generation:
+                        continue
+                    if name in left:  # the next poll gives them again
+                        position.seek(position.offset)
+                        self._fetcher.void(position.name)
+                    else:
+                        position.offset = end
 
     def _await_buffer(self, timeout_ms: int) -> None:
         fetcher, cluster = self._fetcher, self._cluster

@@ -26,7 +26,7 @@ TOPIC = "shared"
 PARTITIONS = 20
 MEMBERS = 10
 CHAOS_S, LONG_CHAOS_S = 10.0, 60.0
-MAX_POLL_MS = 2_000
+MAX_POLL_MS = 3_000
 LATE_S = 1.0  # after a pause, until it has caught up with what happened
 STALE = {
     int(code) for code in (ErrorCode.ILLEGAL_GENERATION, ErrorCode.UNKNOWN_MEMBER_ID, ErrorCode.REBALANCE_IN_PROGRESS)

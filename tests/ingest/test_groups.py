@@ -124,6 +124,25 @@ def test_what_a_break_leaves_is_given_to_the_next_one(cluster: Cluster, topic: s
     assert sorted(seen) == list(range(60))
 
 
+def test_a_commit_while_iterating_covers_what_was_given_and_no_more(cluster: Cluster, topic: str, group: str) -> None:
+    fill(cluster, topic, 60)
+    with Consumer(
+        cluster.bootstrap, [topic], group_id=group, auto_offset_reset="earliest", enable_auto_commit=False
+    ) as consumer:
+        seen = []
+        for record in consumer:
+            seen.append(record)
+            consumer.commit()
+            if len(seen) == 10:
+                found = consumer.committed(consumer.assignment())
+                break
+    assert sum(item.offset for item in found.values() if item is not None) == 10
+    for record in seen:
+        item = found[TopicPartition(record.topic, record.partition)]
+        assert item is not None
+        assert item.offset > record.offset
+
+
 def test_an_error_in_the_callers_work_commits_nothing_by_itself(cluster: Cluster, topic: str, group: str) -> None:
     fill(cluster, topic, 6)
 

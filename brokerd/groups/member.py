@@ -12,6 +12,8 @@ from ingest.limits import LIMITS
 from ingest.wire.group_messages import DescribedMember, MemberProcess
 from ingest.wire.message import Message
 
+WATCHED_PATIENCE_MS = 300_000  # a computation may keep all threads of a process from saying anything
+
 Token: TypeAlias = Any  # whom to answer; the core only hands it back
 
 
@@ -95,7 +97,7 @@ class Member:
         """
         patience_ms = self.session_timeout_ms
         if self.watched and not self.silent:
-            patience_ms = max(patience_ms, self.rebalance_timeout_ms)
+            patience_ms = max(patience_ms, self.rebalance_timeout_ms, WATCHED_PATIENCE_MS)
         if self.joining is not None or self.syncing is not None:
             patience_ms += LIMITS.request_timeout_ms_max
         return self.heard_ms + patience_ms

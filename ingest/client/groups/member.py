@@ -292,7 +292,7 @@ class Member:
             config.group,
             self.member_id,
             config.session_timeout_ms,
-            config.max_poll_interval_ms or _FOR_EVER_MS,
+            self._rebalance_timeout_ms(),
             PROTOCOL_TYPE,
             [assignor.name for assignor in config.assignors],
             config.instance_id,
@@ -301,6 +301,12 @@ class Member:
             attempt=self._joins,
         )
         return self._ask(body, metadata)
+
+    def _rebalance_timeout_ms(self) -> int:
+        """Return how long others wait for this member to join again: a cooperative one does not wait for its user."""
+        config = self._config
+        progress_ms = config.max_poll_interval_ms or _FOR_EVER_MS
+        return min(progress_ms, config.session_timeout_ms) if self._cooperative else progress_ms
 
     def _assign(self) -> Ask:
         """As the leader: share out what there is, and sync."""

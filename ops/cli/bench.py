@@ -128,6 +128,19 @@ def idle(**options: Any) -> None:
 
 
 @bench.command()
+@click.option("--runs", default=3, show_default=True)
+@click.option("--records", default=10_000_000, show_default=True, help="Stored before they are compacted.")
+@click.option("--keys", default=1_000_000, show_default=True, help="Of them, distinct ones.")
+@click.option("--size", default=100, show_default=True, help="Bytes of a record, its key of 14 included.")
+@click.option("--compression", type=click.Choice(["none", "gzip", "snappy", "lz4", "zstd"]), default="none")
+def compact(**options: Any) -> None:
+    """Compaction of a topic: how fast, in how much memory, and the latency of another topic meanwhile."""
+    from ops.bench.compaction import bench_compact
+
+    _print(bench_compact(**options))
+
+
+@bench.command()
 @click.option("--runs", default=5, show_default=True)
 @click.option("--gigabytes", default=10.0, show_default=True, help="Stored before a broker is killed.")
 def recover(**options: Any) -> None:

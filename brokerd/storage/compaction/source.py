@@ -60,24 +60,29 @@ class Source:
         """
         buffer = bytearray(WINDOW_BYTES)
         expected = self.base_offset if offset is None else offset
+        have = 0  # bytes in the buffer, from `position` on
         while position < self._size:
-            view = memoryview(buffer)[: min(len(buffer), self._size - position)]
-            size = os.preadv(self.fd, [view], position)
+            with memoryview(buffer) as free:
+                size = os.preadv(self.fd, [free[have : self._size - position]], position + have)
             self._on_read(size)
-            view = view[:size]
-            batches, at = self._batches(view, position, expected)
+            have += size
+            view = memoryview(buffer)[:have]
+            batches, end = self._batches(view, position, expected)
             if batches:
-                yield Window(position, view[:at], batches)
-                position += at
+                yield Window(position, view[:end], batches)
+                position += end
                 expected = batches[-1].header.next_offset
+                have -= end
+                view[:have] = bytes(view[end:])
                 continue
-            if len(view) < HEADER_SIZE or not any(view[:HEADER_SIZE]):
+            if have < HEADER_SIZE or not any(view[:HEADER_SIZE]):
                 return
             needed = verify_header(view).padded_size
             if needed <= len(buffer) or needed > self._size - position or needed > LIMITS.batch_bytes_max + MIB:
                 text = f"segment {self.base_offset} ends amid a batch at byte {position}"
                 raise CorruptBatch(text, position=position)
             buffer = bytearray(needed)
+            have = 0
 
     def _batches(self, view: memoryview, position: int, expected: int) -> tuple[list[Batch], int]:
         """Return the whole batches in a window and where they end."""

@@ -535,13 +535,13 @@ class Consumer:
                 raise TimeoutError(f"no broker could tell {what} within {timeout_ms} ms")
             self._cluster.poll()
             if self._group is not None:
-                self._group.poll()
+                self._group.serve()  # what is assigned changes in `poll` alone
             self._fetcher.fill()
             if not done():
                 self._cluster.wait(5)
 
     def _positions(self, partitions: Iterable[tuple[str, int]]) -> list[Position]:
-        if self._subscribed and not self._fetcher.positions:
+        if self._subscribed and self._group is None and not self._fetcher.positions:
             self._wait(lambda: self._fetcher.positions, 5000, "metadata of the topics")
         wanted = [TopicPartition(*item) for item in partitions] or list(self._fetcher.positions)
         for name in wanted:

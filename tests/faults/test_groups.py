@@ -189,7 +189,11 @@ def covered(crowd: Crowd) -> dict[int, int]:
 
 def check(crowd: Crowd, ends: dict[int, int]) -> list[str]:
     """Compare what the members wrote with what a group promises."""
-    problems = []
+    problems = [
+        f"member {number} ended by itself, with {member.process.returncode}"
+        for number, member in enumerate(crowd.all)
+        if member.process.returncode and not member.killed_s
+    ]
     by_generation: dict[tuple[int, int], set[int]] = defaultdict(set)
     spells: dict[int, list[tuple[float, float, int]]] = defaultdict(list)  # from, until, member
     commits: dict[int, list[tuple[float, float, int, int]]] = defaultdict(list)  # asked, told, offset, member

@@ -226,6 +226,20 @@ def test_an_eager_member_gives_up_all_before_it_gets_its_share(cluster: Cluster,
     assert heard.calls == [("assigned", 6), ("revoked", 6), ("assigned", 3), ("revoked", 3)]
 
 
+def test_partitions_come_and_go_in_poll_alone(cluster: Cluster, topic: str, group: str) -> None:
+    with Consumer(cluster.bootstrap, [topic], group_id=group) as one:
+        until(lambda: shares(one) == [PARTITIONS], one)
+        with Consumer(cluster.bootstrap, [topic], group_id=group) as two:
+            deadline = time.monotonic() + 0.5
+            for number in itertools.count():
+                two.poll(20)
+                assert one.partitions_for(f"nothing-{number}") == []  # waits for an answer
+                assert [one.position(*name) for name in one.assignment()] == [0] * PARTITIONS
+                if time.monotonic() > deadline:
+                    break
+            until(lambda: shares(one, two) == [3, 3], one, two)
+
+
 def test_a_pattern_takes_in_topics_that_come_later(cluster: Cluster, group: str) -> None:
     prefix = f"match-{next(_names)}"
     with Admin(cluster.bootstrap) as admin, Consumer(cluster.bootstrap, group_id=group) as consumer:

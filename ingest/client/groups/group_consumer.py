@@ -149,11 +149,11 @@ class GroupConsumer:
 
     # ---- at every poll -----------------------------------------------------------------------------------------------
 
-    def poll(self) -> None:
-        """Do what the group asks for, and commit what the caller has gone on from.
+    def serve(self) -> None:
+        """Take the coordinator's answers; partitions neither come nor go.
 
         Raises:
-            ForebayError: the group does not take this member, or the coordinator refused for good; or a listener's.
+            ForebayError: the coordinator refused for good.
         """
         self._coordinator.poll()
         again, self._retry = self._retry, []
@@ -162,6 +162,14 @@ class GroupConsumer:
         if self._failure is not None:
             failure, self._failure = self._failure, None
             raise failure
+
+    def poll(self) -> None:
+        """Do what the group asks for.
+
+        Raises:
+            ForebayError: the group does not take this member, or the coordinator refused for good; or a listener's.
+        """
+        self.serve()
         membership = self._membership
         if membership is None or self._settling:
             return

@@ -192,7 +192,7 @@ def check(crowd: Crowd, ends: dict[int, int]) -> list[str]:
     problems = [
         f"member {number} ended by itself, with {member.process.returncode}"
         for number, member in enumerate(crowd.all)
-        if member.process.returncode and not member.killed_s
+        if member.process.returncode not in (0, -signal.SIGTERM) and not member.killed_s
     ]
     by_generation: dict[tuple[int, int], set[int]] = defaultdict(set)
     spells: dict[int, list[tuple[float, float, int]]] = defaultdict(list)  # from, until, member

@@ -63,15 +63,19 @@ def list_groups(states: Sequence[str], data_dir: str | None, bootstrap: str | No
     elif states:
         click.echo(f"No group is {' or '.join(wanted)}. See them all with: forebay group list{here()}", err=True)
     else:
-        click.echo(f"No groups yet. Read as one with: forebay topic consume NAME -g GROUP{here()}", err=True)
+        _say_none()
+
+
+def _say_none() -> None:
+    click.echo(f"No groups yet. Read as one with: forebay topic consume NAME -g GROUP{here()}", err=True)
 
 
 @group.command()
 @_names_argument
 @click.option("--all-groups", "-a", is_flag=True, help="All there are.")
-@click.option("--members", "view", flag_value="members", help="Who is in it, and what each reads.")
-@click.option("--state", "view", flag_value="state", help="Coordinator, assignor, state, generation.")
-@click.option("--offsets", "view", flag_value="offsets", default=True, help="How far it is.  [default]")
+@click.option("--members", is_flag=True, help="Who is in it, and what each reads.")
+@click.option("--state", is_flag=True, help="Coordinator, assignor, state, generation.")
+@click.option("--offsets", is_flag=True, help="How far it is.  [default]")
 @click.option("--verbose", is_flag=True, hidden=True, help="Kafka's; everything is shown anyway.")
 @bootstrap_option
 @format_option
@@ -79,7 +83,9 @@ def describe(
     names: Sequence[str],
     more_names: Sequence[str],
     all_groups: bool,
-    view: str,
+    members: bool,
+    state: bool,
+    offsets: bool,
     verbose: bool,
     data_dir: str | None,
     bootstrap: str | None,
@@ -96,6 +102,8 @@ def describe(
     wanted = list(dict.fromkeys([*names, *more_names]))
     if bool(wanted) == all_groups:
         raise click.UsageError("name a group, or pass --all-groups")
+    if members + state + offsets > 1:
+        raise click.UsageError("one of --members, --state and --offsets at a time")
     rows: list[dict[str, Any]] = []
     with reported():
         admin = open_admin(data_dir, bootstrap)
@@ -104,24 +112,25 @@ def describe(
         for index, name in enumerate(wanted):
             with reported(_group_names(admin), wanted=name):
                 described = admin.describe_groups([name])[name]
-                match view:
-                    case "members":
-                        found = member_rows(described)
-                    case "state":
-                        found = [state_row(described)]
-                    case _:
-                        found = offset_rows(described, admin.group_lag(name))
+                if members:
+                    found = member_rows(described)
+                elif state:
+                    found = [state_row(described)]
+                else:
+                    found = offset_rows(described, admin.group_lag(name))
             rows += found
-            if form == "text" and view != "state":
+            if form == "text" and not state:
                 if index:
                     click.echo()
                 say_who_is_there(described)
                 print_rows(found)
-                if view == "offsets" and not found:
+                if not members and not found:
                     click.echo(f"Group {name} has committed nothing.", err=True)
     if form == "json":
         click.echo(json.dumps(rows))
-    elif view == "state":
+    elif not wanted:
+        _say_none()
+    elif state:
         print_rows(rows)
 
 

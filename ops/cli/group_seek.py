@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -25,9 +25,9 @@ HEADS = ("group", "topic", "partition", "old_offset", "new_offset")
 @click.argument("name", metavar="NAME", required=False)
 @click.option("--group", "named", metavar="NAME", help="As the argument.")
 @click.option("--to", "to", metavar="WHERE", help="start, end, current, N, +N, -N, @MS or a date and time.")
-@click.option("--to-earliest", "to", flag_value="start", help="As --to start.")
-@click.option("--to-latest", "to", flag_value="end", help="As --to end.")
-@click.option("--to-current", "to", flag_value="current", help="As --to current.")
+@click.option("--to-earliest", is_flag=True, help="As --to start.")
+@click.option("--to-latest", is_flag=True, help="As --to end.")
+@click.option("--to-current", is_flag=True, help="As --to current.")
 @click.option("--to-datetime", "datetime", metavar="TIME", help="As --to TIME: 2026-01-31T08:00:00.000, UTC.")
 @click.option("--to-offset", type=click.IntRange(0), help="To this offset, however large.")
 @click.option("--shift-by", type=int, metavar="N", help="N records on, back where N is negative.")
@@ -45,6 +45,9 @@ def seek(
     name: str | None,
     named: str | None,
     to: str | None,
+    to_earliest: bool,
+    to_latest: bool,
+    to_current: bool,
     datetime: str | None,
     to_offset: int | None,
     shift_by: int | None,
@@ -81,8 +84,11 @@ def seek(
     name = name or named
     if name is None:
         raise click.UsageError("name a group")
-    ways = {
+    ways: dict[str, Any] = {
         "--to": to,
+        "--to-earliest": "start" if to_earliest else None,
+        "--to-latest": "end" if to_latest else None,
+        "--to-current": "current" if to_current else None,
         "--to-datetime": datetime,
         "--to-offset": to_offset,
         "--shift-by": shift_by,
@@ -93,7 +99,8 @@ def seek(
         said = f", not {' and '.join(given)}" if given else ""
         raise click.UsageError(f"say where to with --to start|end|OFFSET|@MS, or --from-file FILE{said}")
     with reported():
-        where = _where(to or datetime, to_offset, shift_by)
+        text = None if given[0] in ("--to-offset", "--shift-by", "--from-file") else ways[given[0]]
+        where = _where(text, to_offset, shift_by)
         admin = open_admin(data_dir, bootstrap)
     with admin:
         with reported(lambda: [topic.name for topic in admin.metadata().topics]):

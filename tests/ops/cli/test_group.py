@@ -125,6 +125,9 @@ def test_nothing_to_list_says_what_to_do(tmp_path: Path) -> None:
         assert shell.json("list") == []
         assert "forebay topic consume NAME -g GROUP --data-dir" in shell.run("list").stderr
         assert "No group is Stable" in shell.run("list", "--state", "Stable").stderr
+        for view in ("--offsets", "--members", "--state"):
+            assert "No groups yet" in shell.run("describe", "-a", view).stderr
+        assert "at a time" in shell.refused("describe", "-a", "--members", "--offsets", code=2)
 
 
 def test_describe_shows_kafka_s_columns_and_the_lag_in_seconds(shell: Shell, group: str, topic: str) -> None:
@@ -319,6 +322,7 @@ def test_a_file_that_can_not_be_is_refused_by_line(
     [
         ((), 2, "say where to with --to start|end|OFFSET|@MS, or --from-file FILE"),
         (("--to", "end", "--shift-by", "1"), 2, "not --to and --shift-by"),
+        (("--to-earliest", "--to-latest"), 2, "not --to-earliest and --to-latest"),
         (("--to", "somewhere"), 2, "--to somewhere: expected start, end, current, an offset N"),
         (("--to", "2026-13-01"), 2, "expected a date and time such as 2026-01-31T08:00:00Z"),
         (("--to", "1969-12-31T00:00:00Z"), 2, "before 1970"),

@@ -1,5 +1,4 @@
 """Forebay's client library under the distribution's own name: `from forebay import Producer`."""
 
-from ingest import Admin, Consumer, Producer
-
-__all__ = ["Admin", "Consumer", "Producer"]
+from ingest import *  # noqa: F403
+from ingest import __all__ as __all__

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import time
+import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -13,14 +15,17 @@ from ingest.client.fetcher import Fetcher
 from ingest.client.forks import leave_to_parent, survive_forks
 from ingest.client.groups.assignors import Assignor, assignors_named
 from ingest.client.groups.committed import Committed, MemberId
-from ingest.client.groups.group_consumer import CALL_TIMEOUT_MS, GroupConsumer, GroupSettings, OnCommit
+from ingest.client.groups.group_consumer import CALL_TIMEOUT_MS, GroupConsumer, GroupSettings, OnCommit, to_commit
 from ingest.client.groups.listener import RebalanceListener
 from ingest.client.groups.member import MemberConfig
 from ingest.client.groups.membership import matches, this_host, this_process
+from ingest.client.handing_out import deserialize, one_by_one
 from ingest.client.lag import Lag, Place, ask_lags
 from ingest.client.offsets import find_offset
-from ingest.client.positions import Position, Reset, TopicPartition
-from ingest.errors import ConfigError, DeserializationError, UsageError
+from ingest.client.one_thread import OneThread
+from ingest.client.positions import Position, Reset, TopicPartition, named
+from ingest.client.wake_fd import WakeFd
+from ingest.errors import ConfigError, UsageError
 from ingest.limits import MIB
 from ingest.records.batch import Columns, Record
 from ingest.serializers import Deserializer, deserializer
@@ -28,9 +33,11 @@ from ingest.wire.messages import EARLIEST_TIMESTAMP, LATEST_TIMESTAMP
 
 __all__ = ["Columns", "Committed", "Consumer", "Lag", "MemberId", "RebalanceListener", "Record", "TopicPartition"]
 
+log = logging.getLogger("forebay.client")
+
 
 class Consumer:
-    """Read partitions. Thread: one at a time, the caller sees to it.
+    """Read partitions. Thread: one at a time; a second one gets a UsageError.
 
     Args:
         bootstrap: A data directory on this machine, or "tcp://host:port,…".
@@ -44,6 +51,7 @@ class Consumer:
         partition_assignment_strategy: range, roundrobin, sticky or cooperative-sticky, or several, the best first. All
             members of a group need one in common.
         auto_offset_reset: "earliest", "latest" or "none" (an error) where there is no position or it is out of range.
+            In a group with auto commit that place is committed before the first record is handed out.
         client_rack: Read from an in-sync replica in this rack, where `replica.selector.class` is set and there is one.
         local: Read the segments of brokers on this machine through memory maps; False always fetches over ZeroMQ.
         fetch_max_bytes: What one answer may hold, and what is buffered ahead.
@@ -105,6 +113,7 @@ class Consumer:
         elif group_instance_id is not None:
             raise ConfigError("group_instance_id needs a group_id")
         self._subscribed: list[str] = []
+        self._told_missing: set[str] = set()
         self._pattern: re.Pattern[str] | None = None
         self._listener: RebalanceListener | None = None
         self._closed = False
@@ -125,7 +134,18 @@ class Consumer:
             min_bytes=self._min_bytes,
             max_wait_ms=self._max_wait_ms,
         )
-        self._cluster.on_metadata = self._on_metadata
+        this = weakref.ref(self)  # a consumer that nobody closes must not live on in a cycle
+
+        def on_metadata() -> None:
+            consumer = this()
+            if consumer is not None:
+                consumer._on_metadata()
+
+        self._cluster.on_metadata = on_metadata
+        self._alone = OneThread("this consumer; `wakeup` alone may be called meanwhile")
+        self._woken = False
+        self._wake = WakeFd()
+        self._cluster.watch(self._wake)
         self._group: GroupConsumer | None = None
         if self._group_settings is not None:
             member = replace(self._group_settings.member, process=this_process())
@@ -136,8 +156,12 @@ class Consumer:
                 self._group_settings._replace(member=member),
                 client_id=self._client_id,
             )
+            self._dropped = weakref.finalize(self, self._group.drop)  # a consumer that nobody closes leaves too
 
     def _on_metadata(self) -> None:
+        for name in self._cluster.missing.keys() & set(self._subscribed) - self._told_missing:
+            self._told_missing.add(name)
+            log.warning("topic %s does not exist; it is read once it does", name)
         if self._group is None and (self._subscribed or self._pattern is not None):
             if self._pattern is not None:
                 self._subscribed = [name for name in self._cluster.topics if matches(self._pattern, name)]
@@ -170,6 +194,8 @@ class Consumer:
         """
         if isinstance(topics, str):
             raise ConfigError(f"topics={topics!r} is one string; give a list of names: [{topics!r}]")
+        if listener is not None and not isinstance(listener, RebalanceListener):
+            raise ConfigError(f"listener={listener!r} is no RebalanceListener; derive its class from that")
         names = list(dict.fromkeys(topics))
         if bool(names) == (pattern is not None):
             raise UsageError("subscribe to topics or to a pattern; `unsubscribe` ends a subscription")
@@ -206,11 +232,17 @@ class Consumer:
         if self._group is not None and self._group.subscribed:
             raise UsageError("the group says what is read; `unsubscribe` first")
         self._subscribed, self._pattern = [], None
-        names = [TopicPartition(*item) for item in partitions]
+        names = named(partitions)
         new = [name for name in dict.fromkeys(names) if name not in self._fetcher.positions]
         self._fetcher.assign(names)
         if self._group is not None and new:
             self._group.start_at_committed(new)
+
+    def subscription(self) -> list[str]:
+        """Return the topics subscribed to; of a pattern those that match, as far as is known."""
+        if self._pattern is None:
+            return list(self._subscribed)
+        return [name for name in self._cluster.topics if matches(self._pattern, name)]
 
     def assignment(self) -> list[TopicPartition]:
         """Return what is read; empty until metadata of subscribed topics has come, or the group has said."""
@@ -240,6 +272,10 @@ class Consumer:
         """Hand out records of these partitions again."""
         for position in self._positions(partitions):
             position.paused = False
+
+    def paused(self) -> list[TopicPartition]:
+        """Return the partitions of `pause`."""
+        return [name for name, position in self._fetcher.positions.items() if position.paused]
 
     # ---- where to read -----------------------------------------------------------------------------------------------
 
@@ -275,9 +311,13 @@ class Consumer:
 
         Raises:
             TimeoutError: no broker could say within `timeout_ms`.
+            NoOffset: nothing is committed, and `auto_offset_reset` is "none".
         """
         (position,) = self._positions([(topic, partition)])
-        self._wait(lambda: position.offset >= 0, timeout_ms, f"the position of {topic}-{partition}")
+        known = lambda: position.offset >= 0 or position.fault is not None  # noqa: E731
+        self._wait(known, timeout_ms, f"the position of {topic}-{partition}")
+        if position.offset < 0 and position.fault is not None:
+            raise position.fault
         return position.offset
 
     def offsets_for_times(
@@ -289,8 +329,7 @@ class Consumer:
             RemoteError, TransportError, TimeoutError: the leader refused or could not be asked.
         """
         found: dict[TopicPartition, tuple[int, int] | None] = {}
-        for item, timestamp_ms in times_ms.items():
-            name = TopicPartition(*item)
+        for name, timestamp_ms in zip(named(times_ms), times_ms.values(), strict=True):
             listed = find_offset(self._cluster, *name, timestamp_ms, timeout_ms)
             found[name] = None if listed[0] < 0 else listed
         return found
@@ -308,7 +347,7 @@ class Consumer:
     def _offsets(
         self, partitions: Iterable[tuple[str, int]], timestamp_ms: int, timeout_ms: int
     ) -> dict[TopicPartition, int]:
-        names = [TopicPartition(*item) for item in partitions]
+        names = named(partitions)
         return {name: find_offset(self._cluster, *name, timestamp_ms, timeout_ms)[0] for name in names}
 
     def lag(self) -> dict[TopicPartition, int | None]:
@@ -354,7 +393,8 @@ class Consumer:
             CommitFailed: the group has given a partition to others.
             RemoteError, RequestTimedOut: it was refused, or not answered in time.
         """
-        self._in_group().commit(self._to_commit(offsets, metadata), timeout_ms=timeout_ms)
+        with self._alone:
+            self._in_group().commit(self._to_commit(offsets, metadata), timeout_ms=timeout_ms)
 
     def commit_async(
         self,
@@ -364,7 +404,8 @@ class Consumer:
         metadata: str = "",
     ) -> None:
         """Commit without waiting. A later `poll` calls `on_commit(offsets, error)`, the error None if it is stored."""
-        self._in_group().commit_async(self._to_commit(offsets, metadata), on_commit)
+        with self._alone:
+            self._in_group().commit_async(self._to_commit(offsets, metadata), on_commit)
 
     def committed(
         self, partitions: Iterable[tuple[str, int]], timeout_ms: int = CALL_TIMEOUT_MS
@@ -374,9 +415,10 @@ class Consumer:
         Raises:
             RemoteError, RequestTimedOut: the coordinator refused, or did not answer in time.
         """
-        names = [TopicPartition(*item) for item in partitions]
-        self._know({name.topic for name in names}, timeout_ms)
-        return self._in_group().committed(names, timeout_ms=timeout_ms)
+        names = named(partitions)
+        with self._alone:
+            self._know({name.topic for name in names}, timeout_ms)
+            return self._in_group().committed(names, timeout_ms=timeout_ms)
 
     def group_metadata(self) -> MemberId | None:
         """Return the generation and member id that commits are made under; None: it is no member now."""
@@ -395,15 +437,7 @@ class Consumer:
         if offsets is None:
             found = self._in_group().positions()
             return {name: item._replace(metadata=metadata) for name, item in found.items()}
-        if isinstance(offsets, Record):
-            offsets = {(offsets.topic, offsets.partition): offsets.offset + 1}
-        wanted = {
-            TopicPartition(*name): Committed(item, metadata) if isinstance(item, int) else Committed(*item)
-            for name, item in offsets.items()
-        }
-        for name, item in wanted.items():
-            if item.offset < 0:
-                raise UsageError(f"{name.topic}-{name.partition}: offset {item.offset} is negative")
+        wanted = to_commit(offsets, metadata, self._fetcher.positions)
         self._know({name.topic for name in wanted}, CALL_TIMEOUT_MS)
         return wanted
 
@@ -424,7 +458,15 @@ class Consumer:
             LogTruncation: records that were read are gone; the next poll goes on at `auto_offset_reset`
                 ("none": it is raised again until `seek`), in a topic that was created anew at its start.
             RemoteError: the leader refuses for good; OFFSET_OUT_OF_RANGE with "none", until `seek`.
+            NoOffset: with "none", until `seek`: nothing is committed.
+            UsageError: nothing is subscribed to or assigned, or another thread is in a call.
         """
+        with self._alone:
+            records = self._poll(timeout_ms, max_records)
+            self._woken = False
+            return records
+
+    def _poll(self, timeout_ms: int, max_records: int) -> list[Record]:
         records: list[Record] = []
         self._await_buffer(timeout_ms)
         while len(records) < max_records:
@@ -435,7 +477,7 @@ class Consumer:
             if len(columns) > room:
                 self._fetcher.put_back(columns[room:])
                 columns = columns[:room]
-            good, bad = self._deserialize(columns)
+            good, bad = deserialize(columns, self._key, self._value)
             records += good
             if bad is not None:
                 self._fetcher.put_back(columns[len(good) :])
@@ -444,68 +486,48 @@ class Consumer:
                 break
         return records
 
-    def _deserialize(self, columns: Columns) -> tuple[list[Record], DeserializationError | None]:
-        """Return the records up to the first whose deserializer raises, and that error."""
-        try:
-            return columns.to_records(self._key, self._value), None
-        except Exception:  # whatever a deserializer of the caller's does; which record it is comes next
-            records: list[Record] = []
-            for row in range(len(columns)):
-                try:
-                    records += columns[row : row + 1].to_records(self._key, self._value)
-                except Exception as error:
-                    bad = DeserializationError(columns.topic, columns.partition, int(columns.offsets[row]), error)
-                    return records, bad
-            return records, None  # it did not raise again
-
     def poll_arrays(self, timeout_ms: int = 0, max_batches: int = 1000) -> list[Columns]:
         """Return stored batches as columns, waiting up to `timeout_ms` for the first; views over the maps where local.
 
         Raises:
             CorruptBatch, LogTruncation, RemoteError: as `poll`.
         """
-        self._await_buffer(timeout_ms)
-        batches: list[Columns] = []
-        while len(batches) < max_batches and (columns := self._fetcher.pop()) is not None:
-            batches.append(columns)
-        return batches
+        with self._alone:
+            self._await_buffer(timeout_ms)
+            self._woken = False
+            batches: list[Columns] = []
+            while len(batches) < max_batches and (columns := self._fetcher.pop()) is not None:
+                batches.append(columns)
+            return batches
 
     def __iter__(self) -> Iterator[Record]:
-        """Give record after record, for ever. Each counts as handed out when it is given: what is behind it is not."""
+        """Give record after record, until `wakeup`. Each counts as handed out when it is given, what follows not."""
         while not self._closed:
-            records = self.poll(1000)
-            first: dict[tuple[str, int], int] = {}
-            for record in records:
-                first.setdefault((record.topic, record.partition), record.offset)
-            held = {}
-            for name, offset in first.items():
-                position = self._fetcher.positions.get(TopicPartition(*name))
-                if position is not None:
-                    held[name] = (position, position.generation, position.offset)
-                    position.offset = offset
-            given = 0
-            try:
-                for record in records:
-                    given += 1
-                    found = held.get((record.topic, record.partition))
-                    if found is not None and found[0].generation == found[1]:  # else the caller has sought elsewhere
-                        found[0].offset = record.offset + 1
-                    yield record
-            finally:
-                left = {(record.topic, record.partition) for record in records[given:]}
-                for name, (position, generation, end) in held.items():
-                    if position.generation != generation:
-                        continue
-                    if name in left:  # the next poll gives them again
-                        position.seek(position.offset)
-                        self._fetcher.void(position.name)
-                    else:
-                        position.offset = end
+            with self._alone:
+                records = self._poll(1000, 500)
+                is_over = self._was_woken()
+            yield from one_by_one(self._fetcher, records, lambda: self._woken)
+            if is_over or self._was_woken():
+                return
+
+    def wakeup(self) -> None:
+        """Have a `poll` that waits, or the next one, return at once, and a `for` loop end.
+
+        Thread: any, and signal handlers.
+        """
+        self._woken = True
+        self._wake.set()
+
+    def _was_woken(self) -> bool:
+        woken, self._woken = self._woken, False
+        return woken
 
     def _await_buffer(self, timeout_ms: int) -> None:
         fetcher, cluster = self._fetcher, self._cluster
         if self._closed:
             raise UsageError("the consumer is closed")
+        if not (self._subscribed or self._pattern or fetcher.positions):
+            raise UsageError("nothing to read; `subscribe` or `assign` first")
         if self._group is not None:
             cluster.poll()
             self._group.poll()
@@ -523,27 +545,28 @@ class Consumer:
             if fetcher.buffer:
                 return
             left_ms = (deadline_ns - time.monotonic_ns()) // 1_000_000
-            if left_ms <= 0:
+            if left_ms <= 0 or self._woken:
                 return
             idle_ms = 5 if cluster.version < 0 or (self._group is not None and self._group.busy) else 100
             cluster.wait(min(left_ms, max(1, cluster.deadline_ms() - monotonic_ms()), idle_ms))
 
     def _wait(self, done: Any, timeout_ms: int, what: str) -> None:
         deadline_ms = monotonic_ms() + timeout_ms
-        while not done():
-            if monotonic_ms() >= deadline_ms:
-                raise TimeoutError(f"no broker could tell {what} within {timeout_ms} ms")
-            self._cluster.poll()
-            if self._group is not None:
-                self._group.serve()  # what is assigned changes in `poll` alone
-            self._fetcher.fill()
-            if not done():
-                self._cluster.wait(5)
+        with self._alone:
+            while not done():
+                if monotonic_ms() >= deadline_ms:
+                    raise TimeoutError(f"no broker could tell {what} within {timeout_ms} ms")
+                self._cluster.poll()
+                if self._group is not None:
+                    self._group.serve()  # what is assigned changes in `poll` alone
+                self._fetcher.fill()
+                if not done():
+                    self._cluster.wait(5)
 
     def _positions(self, partitions: Iterable[tuple[str, int]]) -> list[Position]:
         if self._subscribed and self._group is None and not self._fetcher.positions:
             self._wait(lambda: self._fetcher.positions, 5000, "metadata of the topics")
-        wanted = [TopicPartition(*item) for item in partitions] or list(self._fetcher.positions)
+        wanted = named(partitions) or list(self._fetcher.positions)
         for name in wanted:
             if name not in self._fetcher.positions:
                 raise UsageError(f"{name.topic}-{name.partition} is not assigned")
@@ -562,13 +585,15 @@ class Consumer:
         """
         if self._closed:
             return
-        try:
-            if self._group is not None:
-                self._group.close(commit=commit)
-        finally:
-            self._closed = True
-            self._fetcher.close()
-            self._cluster.close()
+        with self._alone:
+            try:
+                if self._group is not None:
+                    self._dropped.detach()
+                    self._group.close(commit=commit)
+            finally:
+                self._closed = True
+                self._fetcher.close()
+                self._cluster.close()
 
     def __enter__(self) -> Consumer:
         return self
@@ -583,6 +608,8 @@ class Consumer:
         leave_to_parent(self._cluster, self._fetcher)
         old, faults = self._fetcher.positions, self._fetcher.faults()
         group = self._group
+        if group is not None:
+            self._dropped.detach()
         leave_to_parent(group)
         self._start()
         if old and not (group is not None and group.subscribed):

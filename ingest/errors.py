@@ -15,6 +15,7 @@ ForebayError
 ├── CorruptBatch             bytes that are no valid batch; position, expected, found
 │   └── DecompressedTooLarge a body that would unpack beyond its limit
 ├── UnsupportedFormat        a newer version than this program reads
+├── NoOffset                 nobody has said where to begin, and auto_offset_reset is "none"
 ├── LogTruncation            records that were read are gone (unclean election); never skipped in silence
 └── StorageError             the disk or the directory said no; path and reason
     ├── DirectoryLocked      another process owns the directory
@@ -114,6 +115,10 @@ class DecompressedTooLarge(CorruptBatch):
 
 class UnsupportedFormat(ForebayError):
     """Written by a newer version than this program reads."""
+
+
+class NoOffset(ForebayError):
+    """A partition has no position, and `auto_offset_reset` "none" gives it none."""
 
 
 class LogTruncation(ForebayError):

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import zmq
 
 from ingest.client.connection import Connection, nearest_endpoint
+from ingest.client.wake_fd import WakeFd
 from ingest.discovery import bootstrap_endpoints
 from ingest.errors import ForebayError, ProtocolError, RequestTimedOut, TransportError, UsageError
 from ingest.limits import LIMITS
@@ -285,9 +286,9 @@ class Cluster:
         """Sleep until an answer may have come or the time is over; `poll` found nothing before. Thread: any."""
         return bool(self._epoll.poll(max(0, timeout_ms) / 1000))
 
-    def watch(self, fd: int) -> None:
-        """Have `wait` end when this descriptor is readable, too; who gave it reads it."""
-        self._epoll.register(fd, select.EPOLLIN)
+    def watch(self, wake: WakeFd) -> None:
+        """Have `wait` end when this is set, too: once, also where `poll` came in between and nobody has looked yet."""
+        self._epoll.register(wake.fd, select.EPOLLIN | select.EPOLLET)
 
     def deadline_ms(self) -> int:
         """Return when `poll` is due at the latest."""

@@ -19,7 +19,15 @@ import numpy as np
 from ingest.client.cluster import Answered, Cluster, monotonic_ms
 from ingest.client.offsets import ITEMS_MAX, Found, learn_ends, look_up
 from ingest.client.positions import Position, Reset, TopicPartition, reset_timestamp
-from ingest.errors import CorruptBatch, ForebayError, LogTruncation, RemoteError, StorageError, UnsupportedFormat
+from ingest.errors import (
+    CorruptBatch,
+    ForebayError,
+    LogTruncation,
+    NoOffset,
+    RemoteError,
+    StorageError,
+    UnsupportedFormat,
+)
 from ingest.log.reader import LocalLog, LogMoved
 from ingest.records.batch import Columns, decode_batch
 from ingest.records.header import BatchHeader, decode_header, verify_batch
@@ -57,7 +65,7 @@ class _Fault(NamedTuple):
     error: ForebayError
     position: Position | None = None
     next_offset: int = -1
-    reset_ms: int = LATEST_TIMESTAMP
+    reset_ms: int | None = LATEST_TIMESTAMP
 
 
 class Fetcher:
@@ -122,17 +130,18 @@ class Fetcher:
         self.buffered_bytes = sum(_size(item) for item in kept if isinstance(item, Columns))
         return any(_name(item) == name and isinstance(item, _Fault) and item.next_offset < 0 for item in kept)
 
-    def faults(self) -> list[tuple[TopicPartition, ForebayError, int]]:
+    def faults(self) -> list[tuple[TopicPartition, ForebayError, int | None]]:
         """Return the errors that stopped positions: partition, error, and where reset goes from there."""
         found = [
             (item.position.name, item.error, item.reset_ms)
             for item in self.buffer
             if isinstance(item, _Fault) and item.position is not None and item.next_offset < 0
         ]
-        told = [(p.name, p.fault, LATEST_TIMESTAMP) for p in self.positions.values() if p.fault is not None]
+        told: list[tuple[TopicPartition, ForebayError, int | None]]
+        told = [(p.name, p.fault, None) for p in self.positions.values() if p.fault is not None]
         return found + told
 
-    def tell(self, faults: Iterable[tuple[TopicPartition, ForebayError, int]]) -> None:
+    def tell(self, faults: Iterable[tuple[TopicPartition, ForebayError, int | None]]) -> None:
         """Take over the `faults` of another fetcher, for the same partitions."""
         for name, error, reset_ms in faults:
             self.positions[name].stop()
@@ -193,11 +202,16 @@ class Fetcher:
         """Ask leaders where positions that are only a time are."""
         for position in self.positions.values():
             unknown = position.offset < 0 and not position.asking and position.leader >= 0
-            if unknown and self._retry_at_ms.get(position.leader, 0) <= now_ms:
+            if unknown and position.timestamp_ms is None and position.fault is None:
+                name = position.name
+                text = f"{name.topic}-{name.partition}: there is no position and auto_offset_reset is none"
+                position.fault = NoOffset(f"{text}; seek() to begin")
+            elif unknown and position.fault is None and self._retry_at_ms.get(position.leader, 0) <= now_ms:
                 self._look_up_one(position)
 
     def _look_up_one(self, position: Position) -> None:
-        generation = position.generation
+        generation, timestamp_ms = position.generation, position.timestamp_ms
+        assert timestamp_ms is not None
 
         def on_found(found: Found | ForebayError) -> None:
             if position.generation != generation:
@@ -215,7 +229,7 @@ class Fetcher:
             self._cluster,
             position.topic_id,
             leader,
-            position.timestamp_ms,
+            timestamp_ms,
             on_found,
             timeout_ms=LOOK_UP_TIMEOUT_MS,
         )

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import Enum
 from typing import NamedTuple
 
-from ingest.errors import ForebayError
+from ingest.errors import ForebayError, UsageError
 from ingest.wire.messages import EARLIEST_TIMESTAMP, LATEST_TIMESTAMP
 
 PREFERRED_MS = 300_000  # how long a replica that the leader named is read; Kafka's metadata.max.age.ms
@@ -17,6 +18,22 @@ class TopicPartition(NamedTuple):
 
     topic: str
     partition: int
+
+
+def named(items: Iterable[tuple[str, int]]) -> list[TopicPartition]:
+    """Return what the caller names as partitions.
+
+    Raises:
+        UsageError: something is not (topic, partition).
+    """
+    names = []
+    for item in items:
+        match item:
+            case (str(topic), partition) if hasattr(partition, "__index__"):  # a numpy integer, too
+                names.append(TopicPartition(topic, int(partition)))
+            case _:
+                raise UsageError(f"{item!r} is no (topic, partition)")
+    return names
 
 
 class Reset(Enum):
@@ -33,7 +50,7 @@ class Position:
     Attributes:
         offset: The next record to hand to the caller; -1 until it is known.
         fetch_offset: The next record to ask for; ahead of `offset` by what is buffered.
-        timestamp_ms: What to ask ListOffsets for while `offset` is unknown.
+        timestamp_ms: What to ask ListOffsets for while `offset` is unknown; None: nobody has said where to begin.
         fault: What stopped it, told again until the caller seeks; None: nothing does.
         epoch, fetch_epoch: Leader epoch of the last record below `offset` and `fetch_offset`, -1 unknown (KIP-320).
         leader_epoch: Epoch of the leader whose marks are held.
@@ -67,7 +84,7 @@ class Position:
         "topic_id",
     )
 
-    def __init__(self, name: TopicPartition, timestamp_ms: int) -> None:
+    def __init__(self, name: TopicPartition, timestamp_ms: int | None) -> None:
         self.name = name
         self.offset = -1
         self.fetch_offset = -1
@@ -105,7 +122,7 @@ class Position:
             return False
         return epoch < self.fetch_epoch or (base_offset < self.fetch_offset and epoch != self.fetch_epoch)
 
-    def seek_to_timestamp(self, timestamp_ms: int) -> None:
+    def seek_to_timestamp(self, timestamp_ms: int | None) -> None:
         """Go to the first record at or after a time (-1 the end, -2 the start), once the leader says where."""
         self.seek(-1)
         self.timestamp_ms = timestamp_ms
@@ -158,6 +175,6 @@ class Position:
         return max(0, self.high_watermark - self.offset)
 
 
-def reset_timestamp(reset: Reset) -> int:
-    """Return what ListOffsets is asked for a reset."""
-    return EARLIEST_TIMESTAMP if reset is Reset.EARLIEST else LATEST_TIMESTAMP
+def reset_timestamp(reset: Reset) -> int | None:
+    """Return what ListOffsets is asked for a reset, None for one that is an error."""
+    return {Reset.EARLIEST: EARLIEST_TIMESTAMP, Reset.LATEST: LATEST_TIMESTAMP}.get(reset)

@@ -44,7 +44,11 @@ _NO_RECORDS = ColumnsBody(np.empty(0, np.int64), _NO_STRINGS, _NO_STRINGS)
 
 
 class Record(msgspec.Struct, frozen=True, gc=False):
-    """One record as `poll` gives it; key and value as the deserializers made them."""
+    """One record as `poll` gives it; key and value as the deserializers made them.
+
+    Attributes:
+        leader_epoch: Of the leader that appended it: a log that was cut and grew again shows by it (KIP-320).
+    """
 
     topic: str
     partition: int
@@ -53,6 +57,7 @@ class Record(msgspec.Struct, frozen=True, gc=False):
     key: Any
     value: Any
     headers: Headers = ()
+    leader_epoch: int = -1
 
 
 class Columns(msgspec.Struct, frozen=True):
@@ -110,10 +115,10 @@ class Columns(msgspec.Struct, frozen=True):
             values = [None if item is None else value(item) for item in values]
         topic, partition = self.topic, self.partition
         offsets, stamps = self.offsets.tolist(), self.timestamps_ms.tolist()
-        fields: list[Iterable[Any]] = [repeat(topic), repeat(partition), offsets, stamps, keys, values]
-        if self.header_ids is not None:
-            fields.append(self.headers)
-        return list(map(Record, *fields))  # a third faster than a comprehension
+        headers: Iterable[Headers] = repeat(()) if self.header_ids is None else self.headers
+        epoch = repeat(self.leader_epoch)
+        # a third faster than a comprehension
+        return list(map(Record, repeat(topic), repeat(partition), offsets, stamps, keys, values, headers, epoch))
 
 
 def _slice(column: Any, rows: slice) -> Any:

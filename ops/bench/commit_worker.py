@@ -12,7 +12,8 @@ from ops.bench.measured import quantile_ms
 
 def main(arguments: dict[str, Any]) -> dict[str, Any]:
     from ingest.client.cluster import Cluster
-    from ingest.client.groups.committed import Committed, Coordinator, MemberId, commit_requests
+    from ingest.client.groups.committed import Committed, MemberId, commit_requests
+    from ingest.client.groups.coordinator import Coordinator
     from ingest.client.positions import TopicPartition
 
     topic, rate, seconds = arguments["topic"], arguments["rate"], arguments["seconds"]

@@ -149,7 +149,7 @@ def _rebalances(
 
 def _coordinator_failover(appliance: Appliance, topic: str, groups: int) -> dict[str, Any]:
     """Kill the broker that coordinates most groups; return until when all of them are answered again."""
-    from ingest.client.groups.committed import Coordinator
+    from ingest.client.groups.coordinator import Coordinator
     from ingest.wire.group_messages import OffsetFetchRequest
 
     with _cluster(appliance) as cluster:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -107,6 +108,7 @@ def consume(
             client_id="forebay-cli",
             client_rack=rack,
         )
+        signals = _Signals(consumer)
         try:
             with consumer:
                 chosen = _choose(consumer, wanted, partitions)
@@ -115,19 +117,33 @@ def consume(
                 else:
                     consumer.assign(chosen)
                     _go_to(consumer, chosen, start)
-                try:
-                    damaged = _print_all(consumer, chosen, write, count, exit_at_end, timeout_ms)
-                except KeyboardInterrupt:
-                    consumer.close()  # what was printed is done
-                    raise
+                damaged = _print_all(consumer, chosen, write, count, exit_at_end, timeout_ms, signals)
         except KeyboardInterrupt:
             raise Failed("interrupted", INTERRUPTED) from None
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # whoever read has enough: `… | head`
             damaged = 0
+        if signals.got:
+            raise Failed("interrupted", 128 + signals.got)
     if damaged:
         place = "DATA_DIR on its machine" if bootstrap else quote(str(resolve_data_dir(data_dir)))
         raise Failed(f"{damaged} stretches of records were corrupt and left out; see: forebay log verify {place}")
+
+
+class _Signals:
+    """End the reading at Ctrl-C or SIGTERM once what was read is printed, so that it is committed; at a second, now."""
+
+    def __init__(self, consumer: Consumer) -> None:
+        self._consumer = consumer
+        self.got = 0
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._take)
+
+    def _take(self, number: int, _frame: object) -> None:
+        if self.got:
+            raise KeyboardInterrupt
+        self.got = number
+        self._consumer.wakeup()
 
 
 def _writer(output_format: str | None, form: str) -> Callable[[Record], bytes]:
@@ -196,6 +212,7 @@ def _print_all(
     count: int | None,
     exit_at_end: bool,
     timeout_ms: int | None,
+    signals: _Signals,
 ) -> int:
     """Print until it is time to stop; return how often records were corrupt."""
     out = sys.stdout.buffer
@@ -203,7 +220,7 @@ def _print_all(
     left = count
     damaged = 0
     last_ns = time.monotonic_ns()
-    while left is None or left > 0:
+    while (left is None or left > 0) and not signals.got:
         if exit_at_end:
             mine = consumer.assignment()  # in a group others read the rest
             if mine and all(consumer.position(*name) >= ends.get(name, 0) for name in mine):

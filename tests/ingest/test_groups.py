@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import os
 import signal
@@ -16,10 +17,10 @@ import pytest
 
 from ingest import Admin, Consumer, Producer
 from ingest.client.cluster import Cluster as RawCluster
-from ingest.client.groups.committed import Coordinator
+from ingest.client.groups.coordinator import Coordinator
 from ingest.client.groups.membership import this_process
-from ingest.consumer import Committed, RebalanceListener, TopicPartition
-from ingest.errors import CommitFailed, ConfigError, RemoteError, UsageError
+from ingest.consumer import Committed, RebalanceListener, Record, TopicPartition
+from ingest.errors import CommitFailed, ConfigError, NoOffset, RemoteError, RequestTimedOut, UsageError
 from ingest.wire.codes import ErrorCode
 from ingest.wire.group_messages import LeaveGroupRequest, LeavingMember
 from tests.cluster import Cluster
@@ -105,7 +106,7 @@ def test_what_was_not_committed_is_read_again(cluster: Cluster, topic: str, grou
         first = min(records, key=lambda record: (record.partition, record.offset))
         consumer.commit(first, metadata="the first alone")
         assert consumer.committed([(topic, 0), (topic, 1)]) == {
-            TopicPartition(topic, 0): Committed(1, "the first alone", -1),
+            TopicPartition(topic, 0): Committed(1, "the first alone", first.leader_epoch),
             TopicPartition(topic, 1): None,
         }
     with Consumer(cluster.bootstrap, [topic], **options) as consumer:  # type: ignore[arg-type]
@@ -169,6 +170,34 @@ def test_a_commit_without_waiting_tells_its_outcome(cluster: Cluster, topic: str
         assert isinstance(told[1], RemoteError)
         assert told[1].code == ErrorCode.OFFSET_METADATA_TOO_LARGE
         assert consumer.committed([(topic, 0)])[TopicPartition(topic, 0)] == Committed(7, "x", -1)
+
+
+def test_a_commit_tells_the_epoch_of_what_was_read_before_it_and_ends_in_its_time(
+    own_cluster: Cluster,
+) -> None:
+    with Admin(own_cluster.bootstrap) as admin:
+        admin.create_topic("t", 1)
+    with Producer(own_cluster.bootstrap) as producer:
+        for _ in range(3):
+            producer.send("t", b"v")
+    name = TopicPartition("t", 0)
+    with Consumer(own_cluster.bootstrap, group_id="g", auto_offset_reset="earliest") as consumer:
+        consumer.assign([name])
+        records: list[Record] = []
+        until(lambda: bool(records.extend(consumer.poll(5)) or len(records) == 3))
+        epoch = records[0].leader_epoch
+        assert epoch >= 0
+        for offsets in (records[2], {name: 3}):
+            consumer.commit(offsets)  # type: ignore[arg-type]
+            assert consumer.committed([name])[name] == Committed(3, "", epoch)
+        consumer.commit({name: 1})
+        assert consumer.committed([name])[name] == Committed(1, "", -1), "whose epoch is not known here any more"
+        own_cluster.kill("broker-1")
+        consumer.commit_async({name: 2})  # has a minute
+        begun = time.monotonic()
+        with pytest.raises(RequestTimedOut):
+            consumer.commit({name: 3}, timeout_ms=300)
+        assert time.monotonic() - begun < 5
 
 
 def test_assigned_partitions_begin_where_the_group_has_committed(cluster: Cluster, topic: str, group: str) -> None:
@@ -427,6 +456,12 @@ def test_members_without_a_common_assignor_are_told_so(cluster: Cluster, topic: 
         ({"partition_assignment_strategy": "best"}, "cooperative-sticky"),
         ({"partition_assignment_strategy": ["range", "cooperative-sticky"]}, "mixes"),
         ({"group_id": None, "group_instance_id": "a"}, "group_id"),
+        ({"group_id": ""}, "group_id=''"),
+        ({"group_id": b"g"}, "group_id=b'g'"),
+        ({"group_instance_id": ""}, "group_instance_id=''"),
+        ({"session_timeout_ms": 0}, "session_timeout_ms=0"),
+        ({"heartbeat_interval_ms": -1}, "heartbeat_interval_ms=-1"),
+        ({"max_poll_interval_ms": -1}, "max_poll_interval_ms=-1"),
     ],
 )
 def test_settings_that_can_not_be_are_refused_at_once(cluster: Cluster, options: dict[str, object], said: str) -> None:
@@ -443,19 +478,62 @@ def test_calls_that_need_a_group_or_none_say_so(cluster: Cluster, topic: str, gr
             consumer.subscribe()
         with pytest.raises(ConfigError, match="regular expression"):
             consumer.subscribe(pattern="(")
+        with pytest.raises(ConfigError, match="RebalanceListener"):
+            consumer.subscribe([topic], listener=object())  # type: ignore[arg-type]
     with Consumer(cluster.bootstrap, [topic], group_id=group) as consumer:
         with pytest.raises(UsageError, match="unsubscribe"):
             consumer.assign([(topic, 0)])
         with pytest.raises(UsageError, match="negative"):
             consumer.commit({(topic, 0): -1})
+        with pytest.raises(UsageError, match="no \\(topic, partition\\)"):
+            consumer.committed((topic, 0))  # type: ignore[arg-type]
 
 
-def test_an_empty_group_name_is_refused(cluster: Cluster, topic: str) -> None:
-    with (
-        Consumer(cluster.bootstrap, [topic], group_id="") as consumer,
-        pytest.raises(RemoteError, match="INVALID_GROUP_ID"),
-    ):
+def test_who_takes_over_begins_where_the_first_one_did_though_that_read_nothing(
+    cluster: Cluster, topic: str, group: str
+) -> None:
+    options = {"group_id": group, "auto_offset_reset": "latest"}
+    fill(cluster, topic, 12)
+    first = Consumer(cluster.bootstrap, [topic], **options)  # type: ignore[arg-type]
+    until(lambda: shares(first) == [PARTITIONS] and len(first.lag()) == PARTITIONS, first)
+    until(lambda: all(first.committed(first.assignment()).values()), first)
+    fill(cluster, topic, 12, start=12)
+    first.close(commit=False)
+    with Consumer(cluster.bootstrap, [topic], **options) as second:  # type: ignore[arg-type]
+        assert read_all(second, 12) == list(range(12, 24))
+
+
+def test_without_commit_and_reset_the_lack_of_a_place_is_an_error_until_seek(
+    cluster: Cluster, topic: str, group: str
+) -> None:
+    fill(cluster, topic, 12)
+    with Consumer(cluster.bootstrap, group_id=group, auto_offset_reset="none") as consumer:
+        consumer.assign([(topic, 0)])
+        for _ in range(2):
+            with pytest.raises(NoOffset, match=f"{topic}-0"):
+                until(lambda: False, consumer)
+        with pytest.raises(NoOffset, match=f"{topic}-0"):
+            consumer.position(topic, 0)
+        consumer.seek(topic, 0, 1)
+        assert read_all(consumer, 1) == [PARTITIONS]
+        consumer.commit()
+    with Consumer(cluster.bootstrap, [topic], auto_offset_reset="none") as consumer, pytest.raises(NoOffset):
         until(lambda: False, consumer)
+    with Consumer(cluster.bootstrap, group_id=group, auto_offset_reset="none") as consumer:
+        consumer.assign([(topic, 0)])
+        assert consumer.position(topic, 0) == 2
+
+
+def test_a_member_that_nobody_holds_any_more_leaves(cluster: Cluster, topic: str, group: str) -> None:
+    held = [Consumer(cluster.bootstrap, [topic], group_id=group)]
+    until(lambda: shares(*held) == [PARTITIONS], *held)
+    gc.disable()  # it hangs in no cycle
+    try:
+        held.clear()
+        with Consumer(cluster.bootstrap, [topic], group_id=group) as other:
+            until(lambda: shares(other) == [PARTITIONS], other)
+    finally:
+        gc.enable()
 
 
 def test_a_coordinator_that_dies_and_comes_back_moves_nothing(own_cluster: Cluster) -> None:

@@ -7,7 +7,8 @@ from functools import partial
 from typing import Any
 
 from ingest.client.cluster import Answered, Cluster, monotonic_ms
-from ingest.client.groups.committed import RETRY_MS, TRY_MS, Committed, Coordinator, in_requests
+from ingest.client.groups.committed import Committed, in_requests
+from ingest.client.groups.coordinator import RETRY_MS, TRY_MS, Coordinator
 from ingest.client.groups.described import (
     GroupDescription,
     GroupListing,

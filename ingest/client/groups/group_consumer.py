@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
-import weakref
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
 from ingest.client.cluster import Cluster, monotonic_ms
 from ingest.client.fetcher import Fetcher
-from ingest.client.groups.committed import (
-    Committed,
-    Coordinator,
-    MemberId,
-    commit_requests,
-    fetch_requests,
-)
+from ingest.client.groups.committed import Committed, MemberId, commit_requests, fetch_requests
+from ingest.client.groups.coordinator import Coordinator
 from ingest.client.groups.listener import RebalanceListener
 from ingest.client.groups.member import Assign, Lose, MemberConfig, Revoke
 from ingest.client.groups.membership import Membership
-from ingest.client.positions import Position, TopicPartition
-from ingest.errors import CommitFailed, ForebayError, RemoteError, RequestTimedOut
+from ingest.client.positions import Position, TopicPartition, named
+from ingest.client.wake_fd import WakeFd
+from ingest.errors import CommitFailed, ForebayError, RemoteError, RequestTimedOut, UsageError
+from ingest.records.batch import Record
 from ingest.wire.codes import ErrorCode, error_from_code
 from ingest.wire.group_messages import OffsetCommitResponse, OffsetFetchResponse
 
@@ -63,15 +58,15 @@ class GroupConsumer:
         self._client_id = client_id
         self._coordinator = Coordinator(cluster, settings.member.group)
         self._membership: Membership | None = None
-        self._dropped: weakref.finalize[[], GroupConsumer] | None = None  # a consumer that nobody closes leaves too
         self._listener = RebalanceListener()
         self._failure: ForebayError | None = None
         self._commit_at_ms = 0
         self._committed: dict[TopicPartition, int] = {}  # what auto commit has seen committed
+        self._begun: set[TopicPartition] = set()  # where nothing is committed yet
         self._settling = False
         self._retry: list[list[tuple[Position, int]]] = []
-        self._news_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        cluster.watch(self._news_fd)
+        self._news = WakeFd()
+        cluster.watch(self._news)
 
     # ---- which partitions --------------------------------------------------------------------------------------------
 
@@ -81,9 +76,8 @@ class GroupConsumer:
         """Share these topics with the group."""
         self._listener = listener or RebalanceListener()
         if self._membership is None:
-            membership = Membership(self._bootstrap, self._settings.member, self._news_fd, client_id=self._client_id)
+            membership = Membership(self._bootstrap, self._settings.member, self._news, client_id=self._client_id)
             self._membership = membership
-            self._dropped = weakref.finalize(self, membership.stop)
         self._membership.subscribe(topics, pattern)
 
     def unsubscribe(self) -> None:
@@ -95,8 +89,6 @@ class GroupConsumer:
             self._give_up(list(self._fetcher.positions))
         finally:
             self._membership = None
-            assert self._dropped is not None
-            self._dropped.detach()
             membership.close()
 
     @property
@@ -146,6 +138,7 @@ class GroupConsumer:
             position.seek(offset, epoch)
         else:
             position.asking = False
+            self._begun.add(position.name)
 
     # ---- at every poll -----------------------------------------------------------------------------------------------
 
@@ -170,13 +163,15 @@ class GroupConsumer:
             ForebayError: the group does not take this member, or the coordinator refused for good; or a listener's.
         """
         self.serve()
-        membership = self._membership
-        if membership is None or self._settling:
+        if self._settling:
             return
-        try:
-            os.eventfd_read(self._news_fd)
-        except BlockingIOError:
-            pass
+        if self._membership is not None:
+            self._settle(self._membership)
+        if self._begun and self._settings.auto_commit:
+            self._commit_starts()
+
+    def _settle(self, membership: Membership) -> None:
+        """Do what is to be done for the group to go on."""
         membership.polled()
         self._settling = True
         try:
@@ -194,6 +189,18 @@ class GroupConsumer:
         finally:
             self._settling = False
 
+    def _commit_starts(self) -> None:
+        """Commit where partitions begin before anything of them is handed out: who takes over begins there as well."""
+        self._begun &= self._fetcher.positions.keys()
+        starts = {name: item for name, item in self.positions().items() if name in self._begun}
+        if self._membership is not None and not starts.keys() <= self._membership.owned():
+            return
+        self._begun -= starts.keys()
+        try:
+            self.commit(starts, timeout_ms=REVOKE_TIMEOUT_MS)
+        except ForebayError as error:
+            log.warning("where reading begins was not committed: %s", error)
+
     def _take(self, names: Sequence[TopicPartition]) -> None:
         self._fetcher.assign([*self._fetcher.positions, *names])
         self.start_at_committed(names)
@@ -206,7 +213,8 @@ class GroupConsumer:
                 self.commit(done, timeout_ms=REVOKE_TIMEOUT_MS)
             except ForebayError as error:
                 log.warning("what was read was not committed before it went to others: %s", error)
-        self._listener.on_partitions_revoked(names)
+        if names:
+            self._listener.on_partitions_revoked(names)
         self._drop(names)
 
     def _drop(self, names: Collection[TopicPartition]) -> None:
@@ -345,6 +353,11 @@ class GroupConsumer:
         """Whether answers of the coordinator are awaited."""
         return self._coordinator.busy or bool(self._retry)
 
+    def drop(self) -> None:
+        """Leave the group without waiting for it, and commit nothing."""
+        if self._membership is not None:
+            self._membership.stop()
+
     def close(self, *, commit: bool) -> None:
         """Leave the group; with `commit` what was handed out is committed first, if auto commit is on."""
         if not commit:
@@ -356,8 +369,31 @@ class GroupConsumer:
                 self.commit(self._handed_out(), timeout_ms=REVOKE_TIMEOUT_MS)
         except ForebayError as error:
             log.warning("what was read last was not committed: %s", error)
-        finally:
-            os.close(self._news_fd)
+
+
+def to_commit(
+    offsets: Mapping[tuple[str, int], int | tuple[int, str]] | Record,
+    metadata: str,
+    positions: Mapping[TopicPartition, Position],
+) -> dict[TopicPartition, Committed]:
+    """Return what a caller wants committed, with the leader epoch of what was read before it where that is known.
+
+    Raises:
+        UsageError: an offset is negative, or something names no partition.
+    """
+    if isinstance(offsets, Record):
+        name = TopicPartition(offsets.topic, offsets.partition)
+        return {name: Committed(offsets.offset + 1, metadata, offsets.leader_epoch)}
+    found = {}
+    for name, given in zip(named(offsets), offsets.values(), strict=True):
+        item = Committed(given, metadata) if isinstance(given, int) else Committed(*given)
+        if item.offset < 0:
+            raise UsageError(f"{name.topic}-{name.partition}: offset {item.offset} is negative")
+        position = positions.get(name)
+        if item.leader_epoch < 0 and position is not None and item.offset == position.offset:
+            item = item._replace(leader_epoch=position.epoch)
+        found[name] = item
+    return found
 
 
 def _check(body: OffsetCommitResponse) -> None:

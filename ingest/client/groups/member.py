@@ -29,7 +29,7 @@ from ingest.client.groups.consumer_protocol import (
     encode_subscription,
 )
 from ingest.client.positions import TopicPartition
-from ingest.errors import ForebayError, ProtocolError, RemoteError
+from ingest.errors import ConfigError, ForebayError, ProtocolError, RemoteError
 from ingest.wire.codes import ErrorCode, error_from_code
 from ingest.wire.group_messages import (
     HeartbeatRequest,
@@ -113,6 +113,15 @@ class MemberConfig:
     host: str = ""
     process: MemberProcess | None = None
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.group, str) or not self.group:
+            raise ConfigError(f"group_id={self.group!r} is no name")
+        if self.instance_id is not None and (not isinstance(self.instance_id, str) or not self.instance_id):
+            raise ConfigError(f"group_instance_id={self.instance_id!r} is no name")
+        for key, least in (("session_timeout_ms", 1), ("heartbeat_interval_ms", 1), ("max_poll_interval_ms", 0)):
+            if getattr(self, key) < least:
+                raise ConfigError(f"{key}={getattr(self, key)} is less than {least}")
+
 
 class Member:
     """Decide what a member does. Thread: the membership's.
@@ -140,8 +149,11 @@ class Member:
         self._last_assigned: tuple[frozenset[TopicPartition], int] = (frozenset(), NO_GENERATION)
         self._lost: frozenset[TopicPartition] = frozenset()
         self._members: Sequence[JoinedMember] = ()
+        self._subscriptions: Mapping[str, Subscription] = {}
         self._partitions: Mapping[str, int] = {}
-        self._assigned_for: Mapping[str, int] = {}
+        self._assigned_for: Mapping[str, int] | None = (
+            None  # as the leader; None: another one did it, or an earlier life
+        )
         self._is_leader = False
         self._packed: tuple[bytes, ...] = ()
         self._claimed: frozenset[TopicPartition] = frozenset()  # when it joined: others have to wait for these
@@ -213,27 +225,19 @@ class Member:
         """Return the topics whose partitions have to be known: a leader's are those of all members."""
         names = set(self._topics or ())
         if self._is_leader:
-            for subscription in self._subscriptions().values():
+            for subscription in self._subscriptions.values():
                 names.update(subscription.topics)
         return names
 
     def know(self, partitions: Mapping[str, int]) -> None:
         """Take how many partitions topics have, of those that exist. A leader has new ones assigned."""
         self._partitions = dict(partitions)
-        if self._is_leader and self.phase is Phase.STABLE and self._relevant() != self._assigned_for:
+        if self._is_leader and self.phase is Phase.STABLE and self._assigned_for not in (None, self._relevant()):
             self._leave_phase()
 
     def _relevant(self) -> dict[str, int]:
-        return {name: count for name, count in self._partitions.items() if name in self.topics_to_know}
-
-    def _subscriptions(self) -> dict[str, Subscription]:
-        found = {}
-        for member in self._members:
-            try:
-                found[member.member_id] = decode_subscription(member.metadata)
-            except ProtocolError:  # it gets nothing, and the others what there is
-                found[member.member_id] = Subscription(())
-        return found
+        needed = self.topics_to_know
+        return {name: count for name, count in self._partitions.items() if name in needed}
 
     # ---- the coordinator ---------------------------------------------------------------------------------------------
 
@@ -247,6 +251,8 @@ class Member:
             return None
         if self.phase is Phase.STABLE and self._topics != self._joined_topics:
             self._leave_phase()
+        if self._is_leader and self._assigned_for is None and self.topics_to_know <= set(known):
+            self._assigned_for = self._relevant()  # what holds for the assignment that it came back to (KIP-814)
         if self._asked is not None or now_ms < self._not_before_ms:
             return None
         if self._overdue(now_ms):
@@ -262,7 +268,7 @@ class Member:
             case Phase.SYNCING:
                 return self._sync()
             case Phase.STABLE | Phase.GIVING_UP:
-                return self._heartbeat()
+                return self._heartbeat(now_ms)
         return None
 
     def _ask(self, body: Message, payload: Sequence[bytes] = (), timeout_ms: int = ASK_AGAIN_MS) -> Ask:
@@ -313,7 +319,7 @@ class Member:
         assignor = next(one for one in self._config.assignors if one.name == self.protocol)
         self._assigned_for = self._relevant()
         instances = {one.member_id: one.instance_id for one in self._members if one.instance_id is not None}
-        shares = assignor.assign(self._assigned_for, self._subscriptions(), instances)
+        shares = assignor.assign(self._assigned_for, self._subscriptions, instances)
         packed = encode_assignments(
             [(member, encode_assignment(Assignment(tuple(partitions)))) for member, partitions in shares.items()]
         )
@@ -328,9 +334,11 @@ class Member:
         )
         return self._ask(body, self._packed)
 
-    def _heartbeat(self) -> Ask:
+    def _heartbeat(self, now_ms: int) -> Ask:
         config = self._config
         wait_ms = config.heartbeat_interval_ms
+        if config.max_poll_interval_ms:
+            wait_ms = min(wait_ms, max(1, self._polled_ms + config.max_poll_interval_ms - now_ms))
         body = HeartbeatRequest(config.group, self.generation, self.member_id, config.instance_id, wait_ms)
         return self._ask(body, timeout_ms=wait_ms + min(wait_ms, 1_000))
 
@@ -385,8 +393,10 @@ class Member:
         self.member_id, self.generation, self.protocol = body.member_id, body.generation, body.protocol
         self._is_leader = body.leader == body.member_id
         self._members = body.members
+        self._subscriptions = {member.member_id: _subscription(member.metadata) for member in body.members}
         self._assigned = None
         self._packed = ()
+        self._assigned_for = None
         leads = self._is_leader and not body.skip_assignment
         self.phase = Phase.ASSIGNING if leads else Phase.SYNCING
 
@@ -469,6 +479,13 @@ class Member:
         if self._not_before_ms > now_ms and self._asked is None:
             return min(self._not_before_ms, now_ms + IDLE_MS)
         return now_ms + IDLE_MS
+
+
+def _subscription(metadata: bytes) -> Subscription:
+    try:
+        return decode_subscription(metadata)
+    except ProtocolError:  # it gets nothing, and the others what there is
+        return Subscription(())
 
 
 _FOR_EVER_MS = 2**31 - 1

@@ -13,6 +13,7 @@ from ingest.client.cluster import ANY_BROKER, Answered, Cluster, monotonic_ms
 from ingest.client.groups.committed import MemberId
 from ingest.client.groups.member import IDLE_MS, Ask, Change, Member, MemberConfig
 from ingest.client.positions import TopicPartition
+from ingest.client.wake_fd import WakeFd
 from ingest.errors import ForebayError
 from ingest.machine import machine_id, pid_namespace, start_ticks
 from ingest.topic_name import is_internal
@@ -47,14 +48,14 @@ class Membership:
     """One member with its own connections and thread. All public calls: any thread.
 
     Args:
-        news_fd: An eventfd that is written to when there is something for the user to do.
+        news: Set when there is something for the user to do.
     """
 
-    def __init__(self, bootstrap: str, config: MemberConfig, news_fd: int, *, client_id: str) -> None:
+    def __init__(self, bootstrap: str, config: MemberConfig, news: WakeFd, *, client_id: str) -> None:
         self._bootstrap = bootstrap
         self._config = config
         self._client_id = client_id
-        self._news_fd = news_fd
+        self._news = news
         self._lock = threading.Lock()
         self._member = Member(config)
         self._pattern: re.Pattern[str] | None = None
@@ -63,7 +64,7 @@ class Membership:
         self._look_at_ms = 0
         self._told: Change | None = None
         self._closed = False
-        self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._wake = WakeFd()
         self._thread: threading.Thread | None = None
 
     # ---- the user's side ---------------------------------------------------------------------------------------------
@@ -78,14 +79,14 @@ class Membership:
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="forebay-group", daemon=True)
             self._thread.start()
-        self.wake()
+        self._wake.set()
 
     def polled(self) -> None:
         """The user asks for records."""
         with self._lock:
             is_back = self._member.polled(monotonic_ms())
         if is_back:
-            self.wake()
+            self._wake.set()
 
     def change(self) -> Change | None:
         """Return what the user is to do now.
@@ -103,7 +104,7 @@ class Membership:
         """Take note that the user has done it; False: the group has gone on, ask `change` again."""
         with self._lock:
             accepted = self._member.settled(change)
-        self.wake()
+        self._wake.set()
         return accepted
 
     def identity(self, names: Collection[TopicPartition] = ()) -> MemberId | None:
@@ -123,32 +124,24 @@ class Membership:
         with self._lock:
             return self._member.owned
 
-    def wake(self) -> None:
-        os.eventfd_write(self._wake_fd, 1)
-
     def stop(self) -> None:
         """Have the thread leave the group, unless it is a static member, and end, without waiting for it."""
         self._closed = True
-        self.wake()
+        self._wake.set()
 
     def close(self) -> None:
         """As `stop`, and wait for it."""
         self.stop()
         if self._thread is not None:
             self._thread.join()
-        os.close(self._wake_fd)
 
     # ---- the thread --------------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
         cluster = Cluster(self._bootstrap, client_id=self._client_id)
         try:
-            cluster.watch(self._wake_fd)
+            cluster.watch(self._wake)
             while not self._closed:
-                try:
-                    os.eventfd_read(self._wake_fd)
-                except BlockingIOError:
-                    pass
                 cluster.poll()
                 with self._lock:
                     self._go_on(cluster)
@@ -227,7 +220,7 @@ class Membership:
             news = self._member.failure is not None or (change is not None and change != self._told)
             self._told = change
         if news:
-            os.eventfd_write(self._news_fd, 1)
+            self._news.set()
 
     def _leave(self, cluster: Cluster) -> None:
         with self._lock:

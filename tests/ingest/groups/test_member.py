@@ -297,3 +297,33 @@ def test_a_leader_that_does_not_know_all_topics_lets_its_thread_sleep() -> None:
     driven.answer(ask, JoinGroupResponse(0, ME, 1, "consumer", "cooperative-sticky", ME, [mine]))
     assert driven.member.step(0, ()) is None
     assert driven.member.next_ms(0) == IDLE_MS
+
+
+def test_a_static_leader_that_comes_back_keeps_the_assignment_until_a_topic_grows() -> None:
+    driven = Driven(instance_id="i")
+    ask = driven.ask()
+    assert isinstance(ask.body, JoinGroupRequest)
+    me = [JoinedMember(ME, "i", ask.payload[0])]
+    protocol = ask.body.protocols[0]
+    answer = JoinGroupResponse(0, ME, 5, "consumer", protocol, ME, me, skip_assignment=True)  # KIP-814
+    driven.answer(ask, answer)
+    driven.sync(0, 1, 2, 3)
+    driven.take_up()
+    for _ in range(2):
+        driven.beat(0)
+    driven.member.know({"t": 5})
+    ask_again = driven.member.step(driven.now_ms, {"t"})
+    assert ask_again is not None
+    assert isinstance(ask_again.body, JoinGroupRequest)
+
+
+def test_a_heartbeat_does_not_wait_beyond_the_time_for_the_next_poll() -> None:
+    driven = Driven(max_poll_interval_ms=5_000)
+    driven.stable(0)
+    driven.now_ms = 4_000
+    ask = driven.ask()
+    assert isinstance(ask.body, HeartbeatRequest)
+    assert ask.body.max_wait_ms == 1_000
+    driven.now_ms = 5_000
+    driven.answer(ask, HeartbeatResponse(0))
+    assert isinstance(driven.ask().body, LeaveGroupRequest)

@@ -17,7 +17,7 @@ import msgspec
 import pytest
 from click.testing import CliRunner, Result
 
-from ingest import Consumer, Producer
+from ingest import Admin, Consumer, Producer
 from ingest.discovery import read_appliance, write_appliance
 from ops.cli.topic import topic
 from tests.cluster import Cluster, running_cluster
@@ -273,20 +273,26 @@ def test_ctrl_c_ends_produce_after_what_it_took(cluster: Cluster, shell: Shell, 
         processes.end()
 
 
-def test_ctrl_c_ends_consume_without_a_traceback(cluster: Cluster, ten: str) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_consume_without_a_traceback_and_commits_what_was_printed(
+    cluster: Cluster, ten: str, number: signal.Signals
+) -> None:
+    group = f"until-{number.name}"
     processes = Processes()
     try:
         child = processes.start(
-            [*COMMAND, "consume", ten, "--data-dir", cluster.bootstrap, "-f", r"%v\n"],
+            [*COMMAND, "consume", ten, "-g", group, "--data-dir", cluster.bootstrap, "-f", r"%v\n"],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )
         assert child.stdout is not None
-        assert [child.stdout.readline() for _ in range(10)] == [b"%d\n" % number for number in range(10)]
-        child.send_signal(signal.SIGINT)
+        assert [child.stdout.readline() for _ in range(10)] == [b"%d\n" % index for index in range(10)]
+        child.send_signal(number)
         _, stderr = child.communicate(timeout=20)
-        assert child.returncode == 130
+        assert child.returncode == 128 + number
         assert b"Traceback" not in stderr
+        with Admin(cluster.bootstrap) as admin:
+            assert [item.offset for item in admin.group_offsets(group).values()] == [10, 0]
     finally:
         processes.end()
 

@@ -345,7 +345,8 @@ class _Loop:
         if self._directory.disk_full != self._disk_full:
             self._disk_full = self._directory.disk_full
             say = log.error if self._disk_full else log.info
-            say("disk full: appends are refused, reads go on" if self._disk_full else "disk has room again")
+            full = "disk full: producers are refused, reads and commits go on"
+            say(full if self._disk_full else "disk has room again")
             self._handler.report_if(True, now_ms)
         if now_ms >= self._checkpoint_at_ms:
             self._checkpoint_at_ms = now_ms + CHECKPOINT_MS

@@ -13,6 +13,7 @@ from brokerd.storage.compaction.cleaner import CleanerSettings
 from brokerd.storage.config import LogConfig
 from brokerd.storage.errors import DamagedLog
 from ingest.errors import LogDirOffline, StorageError, UnsupportedFormat
+from ingest.topic_name import CONSUMER_OFFSETS
 from ingest.wire.codes import ErrorCode
 from ingest.wire.messages import DamagedReplica, LeaderlessEnd, LocalPartition, MetadataResponse, PartitionMetadata
 from replicas.domains import Domains, Place
@@ -350,7 +351,7 @@ class HostedPartitions:
         key, item = wanted.key, wanted.partition
         self._refill(wanted, applied)
         hosted = self._hosted.get(key)
-        config = LogConfig.from_topic_configs(wanted.configs)
+        config = LogConfig.from_topic_configs(wanted.configs, uses_reserve=wanted.topic == CONSUMER_OFFSETS)
         if hosted is None:
             hosted = self._hosted[key] = self._open(wanted, config)
             if self._refill(wanted, applied):  # recovery has found damage that nobody counts on

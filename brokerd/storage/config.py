@@ -10,7 +10,11 @@ from ingest.topic_config import parse_topic_configs
 
 
 class LogConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """Settings of one log; see ingest.topic_config for what each means."""
+    """Settings of one log; see ingest.topic_config for what each means.
+
+    Attributes:
+        uses_reserve: Where the disk is full appends go on for a while: commits of consumers.
+    """
 
     segment_bytes: int = 1 << 30
     segment_ms: int = 604_800_000
@@ -30,6 +34,7 @@ class LogConfig(msgspec.Struct, frozen=True, kw_only=True):
     timestamp_before_max_ms: int = 2**63 - 1
     timestamp_after_max_ms: int = 2**63 - 1
     producer_id_expiration_ms: int = 86_400_000  # producer.id.expiration.ms, a broker config
+    uses_reserve: bool = False
 
     @property
     def compacts(self) -> bool:
@@ -48,7 +53,11 @@ class LogConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def from_topic_configs(
-        cls, configs: Mapping[str, str], *, producer_id_expiration_ms: int = 86_400_000
+        cls,
+        configs: Mapping[str, str],
+        *,
+        producer_id_expiration_ms: int = 86_400_000,
+        uses_reserve: bool = False,
     ) -> LogConfig:
         """Parse a topic's configs.
 
@@ -75,4 +84,5 @@ class LogConfig(msgspec.Struct, frozen=True, kw_only=True):
             timestamp_before_max_ms=values["message.timestamp.before.max.ms"],
             timestamp_after_max_ms=values["message.timestamp.after.max.ms"],
             producer_id_expiration_ms=producer_id_expiration_ms,
+            uses_reserve=uses_reserve,
         )

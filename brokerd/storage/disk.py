@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 EXTENT_BYTES_MIN = 64 * KIB
 EXTENT_BYTES_MAX = 16 * MIB
-RESERVE_BYTES = 4 * MIB  # room for some thousand index, snapshot and checkpoint writes
+RESERVE_BYTES = 8 * MIB  # half of it is room for some thousand index, snapshot and checkpoint writes
+_SMALL_FILES_BYTES = 256 * KIB  # so much of it is given up at once for them
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 NO_DESCRIPTORS = frozenset({errno.EMFILE, errno.ENFILE})  # says nothing about the disk
 
@@ -72,7 +73,7 @@ class Disk:
         self.full = False
         self.time = RunningTime()
         self._reserve_bytes = reserve_bytes
-        self._reserved = False
+        self._reserved_bytes = 0
         self._failing = threading.Lock()
         self._background: list[threading.Thread] = []
         # Held open from the start: syncfs tells the errors since then.
@@ -137,34 +138,36 @@ class Disk:
         return self.path / "reserve"
 
     def take_reserve(self) -> bool:
-        """Hold the reserve file at its full size; False if there is no room for it."""
-        if self._reserved:
+        """Hold the reserve file at its full size; False if there is no room for that: it stays as large as it is."""
+        if self._reserved_bytes == self._reserve_bytes:
             return True
         file = None
         try:
             file = File(self._reserve_path, CREATE, self.file_mode)
+            self._reserved_bytes = file.size()
             os.posix_fallocate(file.fd, 0, self._reserve_bytes)
         except OSError as error:
             if error.errno not in _FULL | NO_DESCRIPTORS:
                 raise self.fail(error, "allocating the reserve") from error
             if file is not None:
-                os.ftruncate(file.fd, 0)
+                os.ftruncate(file.fd, self._reserved_bytes)
             return False
-        self._reserved = True
+        self._reserved_bytes = self._reserve_bytes
         return True
 
     def look_for_room(self) -> None:
-        """Take the reserve back if it was spent, and notice that the disk is no longer full."""
+        """Take the reserve back if some was spent, and notice that the disk is no longer full."""
         if self.take_reserve() and self.full:
             space = os.statvfs(self.path)
             self.full = space.f_bavail * space.f_frsize < EXTENT_BYTES_MAX
 
-    def _spend_reserve(self) -> bool:
-        if not self._reserved:
+    def _spend_reserve(self, size_bytes: int) -> bool:
+        """Give up so much of the reserve, or what is left of it; False: nothing is."""
+        if not self._reserved_bytes:
             return False
         file = File(self._reserve_path, CREATE, self.file_mode)
-        os.ftruncate(file.fd, 0)
-        self._reserved = False
+        self._reserved_bytes = max(0, self._reserved_bytes - size_bytes)
+        os.ftruncate(file.fd, self._reserved_bytes)
         return True
 
     def refused(self, error: OSError, what: str) -> StorageError:
@@ -176,32 +179,42 @@ class Disk:
             return StorageError(f"{what}: no file descriptors left; raise the limit (ulimit -n)", path=self.path)
         return self.fail(error, what)
 
-    def extend(self, file: File, allocated: int, needed: int, limit: int) -> int:
+    def extend(self, file: File, allocated: int, needed: int, limit: int, *, uses_reserve: bool = False) -> int:
         """Allocate space for a segment up to at least `needed` bytes and return what is allocated now.
 
         Extents start at 64 KiB and double to 16 MiB; beyond `limit`, the segment's full size, none is taken ahead.
 
+        Args:
+            uses_reserve: Without room take the least that will do, from half of the reserve.
         Raises:
             DiskFull: nothing was written; the log goes on once there is room.
             LogDirOffline: any other errno.
         """
         self.check_online()
-        if not self.take_reserve():
-            self.full = True
-            raise DiskFull(f"{self.path}: the disk is full", path=self.path)
         extent = min(max(allocated, EXTENT_BYTES_MIN), EXTENT_BYTES_MAX)
         least = -(-needed // EXTENT_BYTES_MIN) * EXTENT_BYTES_MIN
-        for target in (max(least, min(allocated + extent, limit)), least):
-            try:
-                os.posix_fallocate(file.fd, allocated, target - allocated)
-            except OSError as error:
-                if error.errno not in _FULL:
-                    raise self.fail(error, f"allocating {file.path}") from error
-            else:
-                self.full = False
-                return target
+        if self.take_reserve():
+            for target in (max(least, min(allocated + extent, limit)), least):
+                if self._allocate(file, allocated, target):
+                    self.full = False
+                    return target
         self.full = True
+        # What is free beside the reserve is for small files: whoever takes from the reserve takes from that alone.
+        size = least - allocated
+        while uses_reserve and self._reserved_bytes - size >= self._reserve_bytes // 2 and self._spend_reserve(size):
+            if self._allocate(file, allocated, least):
+                return least
         raise DiskFull(f"{self.path}: the disk is full", path=self.path)
+
+    def _allocate(self, file: File, start: int, end: int) -> bool:
+        """Allocate a range of a segment; False: there is no room."""
+        try:
+            os.posix_fallocate(file.fd, start, end - start)
+        except OSError as error:
+            if error.errno not in _FULL:
+                raise self.fail(error, f"allocating {file.path}") from error
+            return False
+        return True
 
     # ---- removal: freeing 1 GiB takes 0.2 s on ext4, in which the owner's thread would serve nobody
 
@@ -248,22 +261,20 @@ class Disk:
 
     def append_hint(self, path: Path, data: Buffer, position: int) -> None:
         """Write `data` into a file of hints at `position`, making the file if needed."""
-        try:
+        while True:
             try:
                 file = File(path, CREATE, self.file_mode)
                 pwrite_all(file.fd, data, position)
             except OSError as error:
-                if error.errno not in _FULL or not self._spend_reserve():
-                    raise
-                file = File(path, CREATE, self.file_mode)
-                pwrite_all(file.fd, data, position)
-        except OSError as error:
-            if error.errno not in _FULL | NO_DESCRIPTORS:
-                raise self.fail(error, f"writing {path}") from error
+                if error.errno in _FULL and self._spend_reserve(_SMALL_FILES_BYTES):
+                    continue
+                if error.errno not in _FULL | NO_DESCRIPTORS:
+                    raise self.fail(error, f"writing {path}") from error
+            return
 
     def replace(self, path: Path, data: Buffer, *, durable: bool = False) -> bool:
         """Put `data` in place of a small file; False if there is no room, the reserve included, or no descriptor."""
-        for last in (False, True):
+        while True:
             try:
                 failpoint("storage.before_replace")
                 replace_file(path, data, mode=self.file_mode, durable=durable)
@@ -272,11 +283,10 @@ class Disk:
                     return False
                 if error.errno not in _FULL:
                     raise self.fail(error, f"writing {path}") from error
-                if last or not self._spend_reserve():
+                if not self._spend_reserve(_SMALL_FILES_BYTES):
                     return False
             else:
                 return True
-        return False
 
     def mark(self, path: Path) -> None:
         """Make an empty file durable: its name is what it says."""
@@ -284,6 +294,6 @@ class Disk:
             File(path, CREATE, self.file_mode)
             fsync_directory(path.parent)
         except OSError as error:
-            if error.errno not in _FULL or not self._spend_reserve():
+            if error.errno not in _FULL or not self._spend_reserve(_SMALL_FILES_BYTES):
                 raise self.refused(error, f"creating {path}") from error
             self.mark(path)

@@ -229,7 +229,7 @@ class Log:
         ):
             self.roll()
             active = self._active
-        active.write(vectors, total, limit=self.config.segment_bytes)
+        active.write(vectors, total, limit=self.config.segment_bytes, uses_reserve=self.config.uses_reserve)
 
     def _apply(self, news: list[tuple[BatchHeader, int, int]], epoch: int, wall_ms: int, flags: int) -> None:
         active = self._active
@@ -262,7 +262,7 @@ class Log:
         old = self._active
         assert old.file is not None
         fresh = self._new_segment(self.end_offset)
-        fresh.create()
+        fresh.create(uses_reserve=self.config.uses_reserve)
         failpoint("storage.mid_roll")
         if self.flushed_end < self.end_offset:
             self._unflushed.files.append((old.file, self.end_offset))
@@ -566,7 +566,7 @@ class Log:
         self.compaction.cut(0)
         self._disk.mark(self.path / file_name(offset, START))  # from here on what lies below is gone for good
         fresh = self._new_segment(offset)
-        fresh.create()
+        fresh.create(uses_reserve=self.config.uses_reserve)
         self._active.seal()
         self._segments.add(fresh)
         self._active = fresh

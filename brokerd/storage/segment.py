@@ -68,9 +68,11 @@ class Segment:
 
     # ---- opening
 
-    def create(self) -> None:
+    def create(self, *, uses_reserve: bool = False) -> None:
         """Make the file, with its first extent.
 
+        Args:
+            uses_reserve: As `Disk.extend`.
         Raises:
             DiskFull: no file is left behind.
         """
@@ -79,7 +81,7 @@ class Segment:
         except OSError as error:
             raise self._disk.refused(error, f"creating {self.path}") from error
         try:
-            self.allocated = self._disk.extend(file, 0, 1, _PAGE_BYTES)
+            self.allocated = self._disk.extend(file, 0, 1, _PAGE_BYTES, uses_reserve=uses_reserve)
         except BaseException:
             self.path.unlink()
             raise
@@ -293,11 +295,12 @@ class Segment:
 
     # ---- writing
 
-    def write(self, vectors: list[Buffer], size_bytes: int, *, limit: int) -> None:
+    def write(self, vectors: list[Buffer], size_bytes: int, *, limit: int, uses_reserve: bool = False) -> None:
         """Put bytes behind the last batch, taking space first; the caller moves `size`.
 
         Args:
             limit: Size of a full segment: no space is taken ahead beyond it.
+            uses_reserve: As `Disk.extend`.
         Raises:
             DiskFull: nothing was written.
             LogDirOffline: the system refused; what is there may come back after a crash.
@@ -307,7 +310,8 @@ class Segment:
         assert file is not None
         needed = self.size + size_bytes
         if needed > self.allocated:
-            self.allocated = self._disk.extend(file, self.allocated, needed, max(limit, needed))
+            limit = max(limit, needed)
+            self.allocated = self._disk.extend(file, self.allocated, needed, limit, uses_reserve=uses_reserve)
         if len(vectors) > _VECTORS_MAX:
             vectors = [b"".join(vectors)]
         try:

@@ -13,7 +13,8 @@ import pytest
 
 from brokerd.serving.stats import BrokerStats
 from brokerd.storage.disk import EXTENT_BYTES_MIN
-from ingest import Admin, Producer
+from ingest import Admin, Consumer, Producer
+from ingest.errors import ForebayError
 from ingest.wire.codes import ErrorCode
 from ingest.wire.messages import ResourceType
 from ops.metrics.stats import MonitorStats
@@ -233,3 +234,47 @@ def test_a_leader_without_room_hands_over_and_leads_again_once_it_has_some(tmp_p
         (values,) = read_back(cluster.bootstrap, TOPIC, local=False).values()
         assert len(values) == len(sent) + len(deliveries) + 1
         assert compare_copies(cluster, TOPIC) == []
+
+
+@pytest.mark.needs("tmpfs_mount")
+def test_a_group_goes_on_with_its_commits_while_the_disk_is_full(tmp_path: Path) -> None:
+    count = 200
+    mount = tmp_path / "brokers" / "1"
+    with tmpfs(mount, f"{SIZE_BYTES}"), running_cluster(tmp_path) as cluster:
+        with Admin(cluster.bootstrap) as admin:
+            admin.create_topic(TOPIC, configs={"segment.bytes": "65536"})
+        with Producer(cluster.bootstrap, delivery_timeout_ms=1000) as producer:
+            for number in range(count):
+                producer.send(TOPIC, b"%d" % number)
+            producer.flush()
+
+            def reader() -> Consumer:
+                return Consumer(
+                    cluster.bootstrap, [TOPIC], group_id="g", auto_offset_reset="earliest", enable_auto_commit=False
+                )
+
+            with reader() as consumer:
+                first = consumer.poll(10_000, 1)[0]
+                consumer.commit(first)
+            filler = fill(mount)
+            await_value(lambda: not accepted(producer), "a refusal", 30, cluster.log_tail)
+            with reader() as consumer:  # to join is to write too
+                read = [first]
+                while len(read) < count:
+                    for record in consumer.poll(10_000, 1):
+                        consumer.commit(record)
+                        read.append(record)
+                assert [record.value for record in read] == [b"%d" % number for number in range(count)]
+            with Admin(cluster.bootstrap) as admin:
+                assert admin.group_offsets("g")[TOPIC, 0].offset == count
+            assert not accepted(producer)
+            filler.unlink()
+            await_value(lambda: accepted(producer), "producers to be served again", 10, cluster.log_tail)
+
+
+def accepted(producer: Producer) -> bool:
+    try:
+        producer.send(TOPIC, bytes(20_000)).result(5)
+    except ForebayError:
+        return False
+    return True

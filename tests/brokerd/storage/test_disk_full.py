@@ -7,13 +7,15 @@ import resource
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from brokerd.storage.disk import EXTENT_BYTES_MIN
 from brokerd.storage.flusher import flush
 from brokerd.storage.log import Log
 from ingest.errors import DiskFull, StorageError
 from tests.brokerd.storage.mounts import ext4, make_ext4, tmpfs
-from tests.brokerd.storage.stores import Store, bodies, make_batch
+from tests.brokerd.storage.stores import TOPIC, Store, bodies, make_batch
 
 MakeStore = Callable[..., Store]
 
@@ -78,6 +80,71 @@ def test_a_full_ext4_refuses_cleanly_and_recovers_by_itself(tmp_path: Path, make
     with ext4(tmp_path / "image", tmp_path / "mount") as mount:
         store = make_store(mount / "store")
         exercise(store, mount / "filler")
+        store.close()
+
+
+def take_all_room(filler: Path) -> None:
+    space = os.statvfs(filler.parent)
+    with open(filler, "wb") as file:
+        os.posix_fallocate(file.fileno(), 0, space.f_bavail * space.f_frsize)
+
+
+def use_the_reserve(store: Store, filler: Path) -> None:
+    """Fill the disk under a log that may use the reserve, a copy of it, and one that may not."""
+    reserve = 4 << 20
+    store.options["reserve_bytes"] = reserve
+    log = store.open()
+    assert store.directory is not None
+    config = msgspec.structs.replace(store.config, uses_reserve=True)
+    commits, copy = (store.directory.partition(TOPIC, partition, config) for partition in (1, 2))
+    commits.become_leader(1)
+    commits.append([make_batch(b"first", producer=(9, 0, 0))], wall_ms=0)
+    take_all_room(filler)
+    sent = fill_until_refused(log)
+    committed = [b"first", *fill_until_refused(commits)]
+    size = sum(map(len, committed))
+    assert reserve // 4 < size <= reserve // 2 + EXTENT_BYTES_MIN
+    assert bodies(commits) == committed
+    assert (store.path / "reserve").stat().st_size >= reserve // 2
+    with pytest.raises(DiskFull):
+        log.append([make_batch(bytes(100_000))], wall_ms=0)
+    store.flush()
+    log.delete_records(1)  # what is left is for marks and indexes
+    store.directory.checkpoint()
+    assert bodies(log, 1) == sent[1:]
+
+    filler.unlink()
+    store.directory.maintain(1)
+    assert (store.path / "reserve").stat().st_size == reserve
+    take_all_room(filler)
+    copied = copy.append_replicated(commits.read(0, size // 4, end=commits.end_offset), wall_ms=0)
+    assert 0 < copied < len(committed)
+    assert bodies(copy) == committed[:copied]
+
+    filler.unlink()
+    store.directory.maintain(2)
+    log.append([make_batch(b"room again")], wall_ms=0)
+    assert not store.directory.disk_full
+    store.flush()
+    store.kill()
+    store.open_directory()
+    assert bodies(store.directory.partition(TOPIC, 1, config)) == committed
+
+
+@pytest.mark.needs("tmpfs_mount")
+def test_commits_go_on_on_a_full_tmpfs_within_half_of_the_reserve(tmp_path: Path, make_store: MakeStore) -> None:
+    with tmpfs(tmp_path / "mount", "24m") as mount:
+        store = make_store(mount / "store", segment_bytes=256 << 10)
+        use_the_reserve(store, mount / "filler")
+        store.close()
+
+
+@pytest.mark.needs("loop_mounts")
+def test_commits_go_on_on_a_full_ext4_within_half_of_the_reserve(tmp_path: Path, make_store: MakeStore) -> None:
+    make_ext4(tmp_path / "image", 48 << 20)
+    with ext4(tmp_path / "image", tmp_path / "mount") as mount:
+        store = make_store(mount / "store", segment_bytes=256 << 10)
+        use_the_reserve(store, mount / "filler")
         store.close()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -30,6 +30,8 @@ LOAD_BYTES = 1 << 20  # read between two looks at the sockets: some milliseconds
 LOAD_RETRY_MS = 100
 FACTS_IN_BATCH = 5_000
 FACTS_AT_ONCE = 2_000  # decoded between two looks at the sockets: as long
+
+Then = Callable[[ErrorCode], None]
 
 
 @dataclass(slots=True)
@@ -66,6 +68,8 @@ class HostedShard:
         self._facts: list[Fact] = []
         self._undecided: list[tuple[Peer, int, Message]] = []
         self._waiting: deque[tuple[int, Peer, int, Message]] = deque()
+        self._calls_undecided: list[Then] = []
+        self._calls: deque[tuple[int, Then]] = deque()
 
     @property
     def is_current(self) -> bool:
@@ -80,7 +84,7 @@ class HostedShard:
     @property
     def waiting(self) -> int:
         """How many answers wait for what was decided before them to be committed."""
-        return len(self._waiting) + len(self._undecided)
+        return len(self._waiting) + len(self._undecided) + len(self._calls) + len(self._calls_undecided)
 
     # ---- loading -----------------------------------------------------------------------------------------------------
 
@@ -141,6 +145,10 @@ class HostedShard:
         """Answer once all that was decided until now is committed."""
         self._undecided.append((peer, correlation_id, message))
 
+    def then(self, call: Then) -> None:
+        """Call with NONE once all that was decided until now is committed, or with why that can't be told."""
+        self._calls_undecided.append(call)
+
     def store(self, wall_ms: int) -> bool:
         """Append what was decided; False: it could not be, and what the shard knows is not what is stored.
 
@@ -158,6 +166,8 @@ class HostedShard:
         for peer, correlation_id, message in self._undecided:
             self._waiting.append((target.end_offset, peer, correlation_id, message))
         self._undecided.clear()
+        self._calls.extend((target.end_offset, call) for call in self._calls_undecided)
+        self._calls_undecided.clear()
         if not appended:
             self.committed()
         return True
@@ -165,7 +175,7 @@ class HostedShard:
     @property
     def has_news(self) -> bool:
         """Whether `store` has something to do."""
-        return bool(self._facts or self._undecided)
+        return bool(self._facts or self._undecided or self._calls_undecided)
 
     def committed(self) -> None:
         """Answer what the high watermark has passed."""
@@ -173,6 +183,8 @@ class HostedShard:
         while waiting and waiting[0][0] <= mark:
             _, peer, correlation_id, message = waiting.popleft()
             self._outbox.answer(peer, correlation_id, message)
+        while self._calls and self._calls[0][0] <= mark:
+            self._calls.popleft()[1](ErrorCode.NONE)
 
     def abandon(self, code: ErrorCode) -> None:
         """Refuse what still waits: another coordinator, or the next load, tells what became of it."""
@@ -183,7 +195,11 @@ class HostedShard:
         if self.shard is not None:
             for peer, correlation_id in self.shard.waiting():
                 self._outbox.refuse(peer, correlation_id, code, "the outcome is unknown")
+        for call in (*(call for _, call in self._calls), *self._calls_undecided):
+            call(code)
         self.shard = None
+        self._calls.clear()
+        self._calls_undecided.clear()
         self._waiting.clear()
         self._undecided.clear()
         self._facts.clear()

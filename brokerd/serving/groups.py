@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -11,6 +12,7 @@ import msgspec
 from brokerd.groups.config import GroupConfig
 from brokerd.groups.member import Watch
 from brokerd.groups.records import partition_of
+from brokerd.serving.group_deletion import GroupDeletion
 from brokerd.serving.group_shards import GroupCounts, HostedShard
 from brokerd.serving.outbox import Outbox, Peer
 from brokerd.serving.partition import Partition
@@ -23,7 +25,6 @@ from ingest.wire.frames import Request
 from ingest.wire.group_messages import (
     CONSUMER_PROTOCOL,
     DeleteGroupsRequest,
-    DeleteGroupsResponse,
     DescribedGroup,
     DescribeGroupsRequest,
     DescribeGroupsResponse,
@@ -287,26 +288,27 @@ class GroupRoom:
 
     def _delete(self, peer: Peer, request: Request, body: DeleteGroupsRequest) -> None:
         """Delete groups of one coordinator; others are named by their codes."""
-        codes: dict[int, int] = {}
-        here: dict[int, list[tuple[int, str]]] = defaultdict(list)
+        codes = [ErrorCode.NONE] * len(body.groups)
+        here: dict[HostedShard, list[int]] = defaultdict(list)
         for index, group in enumerate(body.groups):
             hosted = self._hosted(group)
             if isinstance(hosted, ErrorCode):
-                codes[index] = int(hosted)
+                codes[index] = hosted
+            elif not hosted.partition.enough_in_sync:
+                codes[index] = ErrorCode.COORDINATOR_NOT_AVAILABLE
+            elif hosted.waiting >= WAITING_MAX:
+                codes[index] = ErrorCode.THROTTLING_QUOTA_EXCEEDED
             else:
-                here[hosted.partition.log.partition].append((index, group))
-        last: HostedShard | None = None
-        for partition, named in here.items():
-            hosted = last = self._shards[partition]
+                here[hosted].append(index)
+        for hosted, indexes in here.items():
             assert hosted.shard is not None
-            deleted, effects = hosted.shard.delete([group for _, group in named])
-            codes.update((index, int(code)) for (index, _), code in zip(named, deleted, strict=True))
+            deleted, effects = hosted.shard.delete([body.groups[index] for index in indexes])
+            for index, code in zip(indexes, deleted, strict=True):
+                codes[index] = code
             hosted.take(effects)
-        response = DeleteGroupsResponse([codes[index] for index in range(len(body.groups))])
-        if last is None or len(here) > 1:
-            self._outbox.answer(peer, request.correlation_id, response)
-        else:
-            last.answer(peer, request.correlation_id, response)
+        deletion = GroupDeletion(self._outbox, peer, request.correlation_id, codes, len(here))
+        for hosted, indexes in here.items():
+            hosted.then(partial(deletion.settle, indexes))
 
     # ---- time and the log --------------------------------------------------------------------------------------------
 

@@ -1,0 +1,169 @@
+"""Groups at a broker that leads several partitions of `__consumer_offsets`: what is answered, and when."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from brokerd.groups.records import partition_of
+from brokerd.serving.groups import GroupRoom
+from brokerd.serving.outbox import Outbox, Peer
+from brokerd.serving.partition import Partition
+from ingest.topic_name import CONSUMER_OFFSETS
+from ingest.wire.codes import ErrorCode
+from ingest.wire.frames import Request, api_key_of, decode_body, decode_response
+from ingest.wire.group_messages import (
+    CommittedOffset,
+    DeleteGroupsRequest,
+    OffsetCommitRequest,
+    OffsetFetchRequest,
+)
+from ingest.wire.message import Message
+from ingest.wire.messages import MetadataResponse, PartitionMetadata, TopicMetadata
+from replicas.domains import Domains
+from replicas.state import PartitionState
+from tests.brokerd.storage.stores import TOPIC, Store
+
+READ = b"r" * 16  # the topic that groups read
+PEER = Peer(0, b"p")
+PARTITIONS = 3
+
+
+def named(partition: int) -> Iterator[str]:
+    """Return names of groups of one partition."""
+    return (name for number in itertools.count() if partition_of(name := f"g{number}", PARTITIONS) == partition)
+
+
+class Room:
+    """A room whose partitions are led here; what it appends is committed when `commit` says so."""
+
+    def __init__(self, store: Store, *, read_partitions: int = 4) -> None:
+        directory = store.open_directory()
+        self.outbox = Outbox()
+        self.room = GroupRoom(self.outbox, "1-1")
+        self.partitions = [
+            Partition(CONSUMER_OFFSETS, directory.partition(TOPIC, number, store.config), 1)
+            for number in range(PARTITIONS)
+        ]
+        self.update(read_partitions)
+        for partition in self.partitions:
+            self.lead(partition, 1)
+
+    def update(self, read_partitions: int) -> None:
+        topics = [
+            TopicMetadata(name, topic_id, [PartitionMetadata(number, 1, 1, [1], [1]) for number in range(count)], {})
+            for name, topic_id, count in ((CONSUMER_OFFSETS, TOPIC, PARTITIONS), ("read", READ, read_partitions))
+        ]
+        self.room.update(MetadataResponse("c", 1, 1, [], topics))
+
+    def lead(self, partition: Partition, epoch: int, *, min_in_sync: int = 0) -> None:
+        state = PartitionState(leader=1, leader_epoch=epoch, replicas=[1], isr=[1])
+        partition.lead(state, {1: 1}, min_in_sync=min_in_sync, domains=Domains(), now_ms=0)
+        self.room.lead(partition)
+        while self.room.loading:
+            self.room.load_some(0)
+
+    def ask(self, body: Message) -> list[Any]:
+        """Ask, have what was decided stored, and return the answers that came."""
+        self.room.handle(PEER, Request(api_key_of(body), 1, 1000, body, [], ""), 0, 0)
+        self.room.store(0)
+        return self.answers(api_key_of(body))
+
+    def answers(self, api_key: int) -> list[Any]:
+        responses = [decode_response([answer.header]) for answer in self.outbox.take()]
+        return [
+            decode_body(response, api_key) if not response.error_code else ErrorCode(response.error_code)
+            for response in responses
+        ]
+
+    def commit(self, number: int) -> None:
+        """Have all that a partition holds be committed."""
+        partition = self.partitions[number]
+        partition.log.advance_high_watermark(partition.log.end_offset)
+        self.room.committed(partition)
+
+    def commit_all(self) -> None:
+        for number in range(PARTITIONS):
+            self.commit(number)
+
+    def with_groups(self, *names: str) -> None:
+        for name in names:
+            self.ask(OffsetCommitRequest(name, [CommittedOffset(READ, 0, 7)]))
+        self.commit_all()
+        self.outbox.take()
+
+    def committed(self, group: str) -> list[CommittedOffset]:
+        answers = self.ask(OffsetFetchRequest(group))
+        offsets: list[CommittedOffset] = answers[0].offsets
+        return offsets
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    store = Store(tmp_path, reserve_bytes=65536)
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def room(store: Store) -> Room:
+    return Room(store)
+
+
+DELETE = api_key_of(DeleteGroupsRequest([]))
+
+
+# ---- deleting groups -------------------------------------------------------------------------------------------------
+
+
+def test_groups_of_several_partitions_are_deleted_once_all_of_it_is_committed(room: Room) -> None:
+    first, second = next(named(0)), next(named(1))
+    room.with_groups(first, second)
+    assert room.ask(DeleteGroupsRequest([first, "none", second])) == []
+    room.commit(1)
+    assert room.answers(DELETE) == []
+    room.commit_all()
+    (answer,) = room.answers(DELETE)
+    assert answer.groups == [ErrorCode.NONE, ErrorCode.GROUP_ID_NOT_FOUND, ErrorCode.NONE]
+    assert room.committed(first) == room.committed(second) == []
+
+
+def test_a_partition_that_moves_away_leaves_the_outcome_of_its_groups_open_and_no_others(room: Room) -> None:
+    first, second = next(named(0)), next(named(1))
+    room.with_groups(first, second)
+    room.ask(DeleteGroupsRequest([first, second]))
+    room.partitions[1].leadership = None
+    room.room.end(room.partitions[1])
+    assert room.answers(DELETE) == []
+    room.commit(0)
+    (answer,) = room.answers(DELETE)
+    assert answer.groups == [ErrorCode.NONE, ErrorCode.NOT_COORDINATOR]
+
+
+def test_who_deletes_one_group_is_told_that_the_outcome_is_unknown(room: Room) -> None:
+    """Not by a code of the group: its client takes a group that is gone at the next try for a success."""
+    group = next(named(2))
+    room.with_groups(group)
+    room.ask(DeleteGroupsRequest([group]))
+    room.partitions[2].leadership = None
+    room.room.end(room.partitions[2])
+    assert room.answers(DELETE) == [ErrorCode.NOT_COORDINATOR]
+
+
+def test_a_group_is_not_deleted_while_too_few_copies_are_in_sync(room: Room) -> None:
+    first, second = next(named(0)), next(named(1))
+    room.with_groups(first, second)
+    room.lead(room.partitions[1], 2, min_in_sync=2)
+    room.ask(DeleteGroupsRequest([first, second]))
+    room.commit(0)
+    (answer,) = room.answers(DELETE)
+    assert answer.groups == [ErrorCode.NONE, ErrorCode.COORDINATOR_NOT_AVAILABLE]
+
+
+def test_groups_of_no_partition_here_are_answered_at_once(room: Room) -> None:
+    (answer,) = room.ask(DeleteGroupsRequest(["", "x" * 300]))
+    assert answer.groups == [ErrorCode.INVALID_GROUP_ID, ErrorCode.INVALID_GROUP_ID]

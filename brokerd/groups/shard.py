@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from brokerd.groups.config import GroupConfig
 from brokerd.groups.group import Group, GroupState
 from brokerd.groups.member import Effects, Token
-from brokerd.groups.offsets import CommittedOffsets
+from brokerd.groups.offsets import CommittedOffsets, Place
 from brokerd.groups.records import AgeKey, AgeValue, Fact, GroupKey, GroupValue, OffsetKey, OffsetValue
 from ingest.wire.codes import ErrorCode
 from ingest.wire.group_messages import (
@@ -199,8 +199,13 @@ class Shard:
         *,
         wall_ms: int,
         now_ms: int,
+        unknown_places: Collection[Place] = (),
     ) -> Effects:
-        """Take an OffsetCommit: of a member under its generation, or of nobody while there are no members."""
+        """Take an OffsetCommit: of a member under its generation, or of nobody while there are no members.
+
+        Args:
+            unknown_places: Partitions that their topics do not have.
+        """
         effects = Effects()
         code = self._check_commit(request, now_ms)
         if code:
@@ -212,6 +217,8 @@ class Shard:
         for item in request.offsets:
             if item.topic_id in unknown_topics:
                 codes.append(int(ErrorCode.UNKNOWN_TOPIC_ID))
+            elif (item.topic_id, item.partition) in unknown_places:
+                codes.append(int(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION))
             elif len(item.metadata) > self._config.metadata_chars_max:
                 codes.append(int(ErrorCode.OFFSET_METADATA_TOO_LARGE))
             elif item.offset < 0:

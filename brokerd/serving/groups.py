@@ -91,7 +91,7 @@ class GroupRoom:
         self._topic: TopicMetadata | None = None
         self.counts = GroupCounts()
         self.topic_names: Mapping[bytes, str] = {}
-        self._known_topics: frozenset[bytes] = frozenset()
+        self._partition_counts: dict[bytes, int] = {}
         self._deleted_topics: frozenset[bytes] = frozenset()
         self._topic_ids: dict[str, bytes] = {}
         self._unwatched: list[Watch] = []
@@ -111,7 +111,7 @@ class GroupRoom:
         self._topic = next((topic for topic in snapshot.topics if topic.name == CONSUMER_OFFSETS), None)
         self._topic_ids = {topic.name: topic.topic_id for topic in snapshot.topics}
         self.topic_names = {topic_id: name for name, topic_id in self._topic_ids.items()}
-        self._known_topics = frozenset(self._topic_ids.values())
+        self._partition_counts = {topic.topic_id: len(topic.partitions) for topic in snapshot.topics}
         self._deleted_topics = frozenset(snapshot.deleted_topic_ids)
         for hosted in self._shards.values() if self._deleted_topics else ():
             if hosted.shard is not None:
@@ -207,8 +207,12 @@ class GroupRoom:
             case LeaveGroupRequest() as body:
                 hosted.take(shard.leave(body, token, now_ms))
             case OffsetCommitRequest() as body:
-                unknown = {item.topic_id for item in body.offsets} - self._known_topics
-                hosted.take(shard.commit(body, unknown, token, wall_ms=wall_ms, now_ms=now_ms))
+                places = [(item.topic_id, item.partition) for item in body.offsets]
+                counts = self._partition_counts
+                topics = {topic_id for topic_id, _ in places if topic_id not in counts}
+                unknown = {place for place in places if not 0 <= place[1] < counts.get(place[0], 0)}
+                commit = shard.commit(body, topics, token, wall_ms=wall_ms, now_ms=now_ms, unknown_places=unknown)
+                hosted.take(commit)
             case OffsetDeleteRequest() as body:
                 hosted.take(shard.delete_offsets(body, self._subscribed(shard, body.group), token))
 

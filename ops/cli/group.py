@@ -196,8 +196,8 @@ def offset_delete(
         admin = open_admin(data_dir, bootstrap)
     with admin, reported(_group_names(admin), wanted=name), telling_how_to_stop(admin, name):
         wanted = parse_topics(topics)
-        with reported(lambda: [found.name for found in admin.metadata().topics], wanted=next(iter(wanted))):
-            places = places_of(admin, wanted, [])
         committed = admin.group_offsets(name)
+        with reported(lambda: [found.name for found in admin.metadata().topics], wanted=next(iter(wanted))):
+            places = places_of(admin, wanted, [], also=committed)
         admin.delete_group_offsets(name, places)
     say_done(form, {f"{t}-{p}": "deleted" if (t, p) in committed else "nothing was committed" for t, p in places})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING
 
 from ingest.errors import UsageError
@@ -48,19 +48,27 @@ def parse_partitions(texts: Iterable[str], shown: str = "") -> list[int]:
     return found
 
 
-def places_of(admin: Admin, topics: dict[str, list[int] | None], partitions: list[int]) -> list[TopicPartition]:
+def places_of(
+    admin: Admin,
+    topics: dict[str, list[int] | None],
+    partitions: list[int],
+    also: Collection[TopicPartition] = (),
+) -> list[TopicPartition]:
     """Return the partitions that are meant, those in `partitions` alone if there are any there.
 
+    Args:
+        also: Places that count as being there, whatever their topics have.
     Raises:
         RemoteError: there is no such topic.
         UsageError: it has no such partition.
     """
     places = []
     for topic, numbers in topics.items():
-        known = [item.partition for item in admin.describe_topic(topic).partitions]
+        there = [item.partition for item in admin.describe_topic(topic).partitions]
+        known = sorted({*there, *(number for name, number in also if name == topic)})
         wanted = numbers if numbers is not None else partitions or known
         for number in wanted:
             if number not in known:
-                raise UsageError(f"{topic} has no partition {number}; it has {len(known)}, from 0 on")
+                raise UsageError(f"{topic} has no partition {number}; it has {len(there)}, from 0 on")
         places += [(topic, number) for number in wanted if not partitions or number in partitions]
     return list(dict.fromkeys(places))

@@ -171,7 +171,11 @@ def _chosen(
             f"group {group} has committed nothing to partition {', '.join(map(str, partitions))} of any topic\n"
             f"See what it has with: forebay group describe {group}{here()}"
         )
-    return chosen
+    there = {(topic.name, item.partition) for topic in admin.metadata().topics for item in topic.partitions}
+    for topic, number in [place for place in chosen if place not in there]:
+        said = f"{topic}-{number} does not exist, and is left out. Forget what is committed there with: forebay group"
+        click.echo(f"{said} offset-delete {group} -t {topic}:{number}{here()}", err=True)
+    return [place for place in chosen if place in there]
 
 
 def _moved(

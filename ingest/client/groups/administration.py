@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -31,9 +31,10 @@ from ingest.wire.group_messages import (
     OffsetCommitRequest,
     OffsetDeleteRequest,
     OffsetFetchRequest,
+    OffsetFetchResponse,
 )
 from ingest.wire.message import Message
-from ingest.wire.messages import MetadataResponse, TopicMetadata
+from ingest.wire.messages import MetadataResponse
 
 LAG_PATIENCE_MS = 3_000  # with partitions that nobody leads; the others are shown
 PLACES_IN_REQUEST = 1_000
@@ -137,16 +138,11 @@ class GroupAdmin:
 
     def offsets(self, group: str) -> dict[TopicPartition, Committed]:
         """Return what a group has committed, by partition; nothing for a group that does not exist."""
-        body = self._call(group, OffsetFetchRequest(group))
-        names = {topic.topic_id: topic.name for topic in self._metadata().topics}
-        found = {
-            TopicPartition(names[item.topic_id], item.partition): Committed(
-                item.offset, item.metadata, item.leader_epoch
-            )
-            for item in body.offsets
-            if item.topic_id in names  # else the topic was deleted just now
-        }
-        return dict(sorted(found.items()))
+        return _by_name(self._fetch_all(group), self._metadata())
+
+    def _fetch_all(self, group: str) -> list[CommittedOffset]:
+        body: OffsetFetchResponse = self._call(group, OffsetFetchRequest(group))
+        return body.offsets
 
     def lag(self, group: str) -> list[PartitionLag]:
         """Return how far a group is in each partition that it has committed to or that a member is to read.
@@ -155,12 +151,20 @@ class GroupAdmin:
             RemoteError: GROUP_ID_NOT_FOUND and the like.
         """
         (described,) = self.describe_groups([group]).values()
-        committed = self.offsets(group)
+        items, metadata = self._fetch_all(group), self._metadata()
+        committed = _by_name(items, metadata)
         readers = {name: member for member in described.members for name in member.assignment}
         names = sorted(committed.keys() | readers.keys())
-        places = {name: Place(name, committed[name].offset if name in committed else AT_THE_END) for name in names}
+        # an earlier version let commit to partitions that there are not: nobody can say anything of those
+        there = _partitions_of(metadata)
+        places = {
+            name: Place(name, committed[name].offset if name in committed else AT_THE_END)
+            for name in names
+            if name in there
+        }
         found, _ = ask_lags(self._cluster, places.values(), timeout_ms=min(self._timeout_ms, LAG_PATIENCE_MS))
-        return [_row(name, committed.get(name), found.get(places[name]), readers.get(name)) for name in names]
+        lags = {name: found.get(place) for name, place in places.items()}
+        return [_row(name, committed.get(name), lags.get(name), readers.get(name)) for name in names]
 
     # ---- changing ----------------------------------------------------------------------------------------------------
 
@@ -176,13 +180,26 @@ class GroupAdmin:
         for name, committed in wanted.items():
             if committed.offset < 0:
                 raise UsageError(f"{name.topic}-{name.partition}: offset {committed.offset} is negative")
-        topic_ids = self._ids_of(wanted)
+        metadata = self._metadata()
+        topic_ids = _ids_of(metadata, wanted, _partitions_of(metadata))
         items = [
             CommittedOffset(topic_ids[name.topic], name.partition, item.offset, item.leader_epoch, item.metadata)
             for name, item in wanted.items()
         ]
-        names = iter(wanted)
-        refused: RemoteError | None = None
+        deadline_ms = monotonic_ms() + self._timeout_ms
+        while refused := self._commit(group, items):
+            # The coordinator may hear of a new partition later than who told us of it.
+            items = [item for item, code in refused if ErrorCode(code).retriable]
+            if len(items) < len(refused) or monotonic_ms() >= deadline_ms:
+                item, code = next((one for one in refused if not ErrorCode(one[1]).retriable), refused[0])
+                names = {topic_id: name for name, topic_id in topic_ids.items()}
+                text = f"{names[item.topic_id]}-{item.partition}: the offset was not committed"
+                raise error_from_code(code, text)
+            self._pause()
+
+    def _commit(self, group: str, items: Sequence[CommittedOffset]) -> list[tuple[CommittedOffset, int]]:
+        """Commit in the place of a group without members; return what was refused, and why."""
+        refused = []
         for some in in_requests(items):
             try:
                 body = self._call(group, OffsetCommitRequest(group, some))
@@ -190,12 +207,8 @@ class GroupAdmin:
                 if error.code == ErrorCode.UNKNOWN_MEMBER_ID:
                     raise self._occupied(group) from None
                 raise
-            for code in body.offsets:
-                name = next(names)
-                if code and refused is None:
-                    refused = error_from_code(code, f"{name.topic}-{name.partition}: the offset was not committed")
-        if refused is not None:
-            raise refused
+            refused += [(item, code) for item, code in zip(some, body.offsets, strict=True) if code]
+        return refused
 
     def delete_groups(self, names: Iterable[str]) -> None:
         """Delete groups that have no members, with all they have committed.
@@ -225,7 +238,11 @@ class GroupAdmin:
                 first that was refused; the others are deleted.
         """
         wanted = [TopicPartition(*name) for name in partitions]
-        topic_ids = self._ids_of(wanted)
+        metadata = self._metadata()
+        there = _partitions_of(metadata)
+        if not there.issuperset(wanted):  # what stands there all the same can be deleted
+            there |= _by_name(self._fetch_all(group), metadata).keys()
+        topic_ids = _ids_of(metadata, wanted, there)
         refused: RemoteError | None = None
         for start in range(0, len(wanted), PLACES_IN_REQUEST):
             some = wanted[start : start + PLACES_IN_REQUEST]
@@ -264,17 +281,6 @@ class GroupAdmin:
     def _call(self, group: str, body: Message) -> Any:
         return Coordinator(self._cluster, group).call(body, timeout_ms=self._timeout_ms)
 
-    def _ids_of(self, names: Iterable[TopicPartition]) -> dict[str, bytes]:
-        """Return the ids of topics by name.
-
-        Raises:
-            RemoteError: UNKNOWN_TOPIC_OR_PARTITION.
-        """
-        topics = {topic.name: topic for topic in self._metadata().topics}
-        for name in names:
-            _check_partition(topics.get(name.topic), name)
-        return {name: topic.topic_id for name, topic in topics.items()}
-
     def _pause(self) -> None:
         self._cluster.poll()
         self._cluster.wait(RETRY_MS)
@@ -284,12 +290,37 @@ def _committed(item: Offset) -> Committed:
     return Committed(item) if isinstance(item, int) else Committed(*item)
 
 
-def _check_partition(topic: TopicMetadata | None, name: TopicPartition) -> None:
-    if topic is None:
-        raise error_from_code(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, f"topic {name.topic} does not exist")
-    if not any(item.partition == name.partition for item in topic.partitions):
-        text = f"{name.topic} has no partition {name.partition}; it has {len(topic.partitions)}"
-        raise error_from_code(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, text)
+def _by_name(items: Iterable[CommittedOffset], metadata: MetadataResponse) -> dict[TopicPartition, Committed]:
+    names = {topic.topic_id: topic.name for topic in metadata.topics}
+    found = {
+        TopicPartition(names[item.topic_id], item.partition): Committed(item.offset, item.metadata, item.leader_epoch)
+        for item in items
+        if item.topic_id in names  # else the topic was deleted just now
+    }
+    return dict(sorted(found.items()))
+
+
+def _partitions_of(metadata: MetadataResponse) -> set[TopicPartition]:
+    return {TopicPartition(topic.name, item.partition) for topic in metadata.topics for item in topic.partitions}
+
+
+def _ids_of(
+    metadata: MetadataResponse, names: Iterable[TopicPartition], there: Collection[TopicPartition]
+) -> dict[str, bytes]:
+    """Return the ids of all topics by name.
+
+    Raises:
+        RemoteError: UNKNOWN_TOPIC_OR_PARTITION: one of `names` is not `there`.
+    """
+    topics = {topic.name: topic for topic in metadata.topics}
+    for name in names:
+        topic = topics.get(name.topic)
+        if topic is None:
+            raise error_from_code(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, f"topic {name.topic} does not exist")
+        if name not in there:
+            text = f"{name.topic} has no partition {name.partition}; it has {len(topic.partitions)}"
+            raise error_from_code(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, text)
+    return {name: topic.topic_id for name, topic in topics.items()}
 
 
 def _not_found(group: str, error: ForebayError) -> ForebayError:

@@ -167,3 +167,22 @@ def test_a_group_is_not_deleted_while_too_few_copies_are_in_sync(room: Room) -> 
 def test_groups_of_no_partition_here_are_answered_at_once(room: Room) -> None:
     (answer,) = room.ask(DeleteGroupsRequest(["", "x" * 300]))
     assert answer.groups == [ErrorCode.INVALID_GROUP_ID, ErrorCode.INVALID_GROUP_ID]
+
+
+# ---- committing ------------------------------------------------------------------------------------------------------
+
+
+def test_a_commit_to_a_partition_that_does_not_exist_is_refused_for_that_one_alone(room: Room) -> None:
+    places = [(READ, 3), (READ, 4), (READ, -1), (b"?" * 16, 0)]
+    request = OffsetCommitRequest("g", [CommittedOffset(*place, 7) for place in places])
+    assert room.ask(request) == []
+    room.commit_all()
+    (answer,) = room.answers(api_key_of(request))
+    unknown = ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
+    assert answer.offsets == [ErrorCode.NONE, unknown, unknown, ErrorCode.UNKNOWN_TOPIC_ID]
+    assert room.committed("g") == [CommittedOffset(READ, 3, 7)]
+    room.update(5)
+    room.ask(request)
+    room.commit_all()
+    (answer,) = room.answers(api_key_of(request))
+    assert answer.offsets[1] == ErrorCode.NONE

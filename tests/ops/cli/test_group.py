@@ -13,7 +13,12 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from brokerd.groups.records import OffsetKey, OffsetValue, encode, partition_of
+from brokerd.storage.config import LogConfig
+from brokerd.storage.directory import LogDirectory
 from ingest import Admin, Consumer, Producer
+from ingest.records.batch import encode_batch
+from ingest.topic_name import CONSUMER_OFFSETS
 from ops.cli.group import group as group_command
 from ops.cli.group_destination import Shift, parse_destination
 from ops.cli.start_offset import StartOffset, Whence
@@ -385,6 +390,53 @@ def test_what_can_not_be_forgotten_is_named(
 ) -> None:
     words = [word.replace("TOPIC", topic) for word in arguments]
     assert said in shell.refused("offset-delete", group, *words, code=code)
+
+
+# ---- what an earlier version let in ----------------------------------------------------------------------------------
+
+
+def commit_offline(cluster: Cluster, topic: str, partition: int, offset: int) -> None:
+    """Have broker 1, the only one, find a commit of group g to a partition, whether there is such a one or not."""
+    with Admin(cluster.bootstrap) as admin:
+        topics = {item.name: item for item in admin.metadata().topics}
+    offsets = topics[CONSUMER_OFFSETS]
+    cluster.kill("broker-1")
+    directory = LogDirectory.open(
+        cluster.data_dir / "brokers" / "1",
+        cluster_id=cluster.cluster_id,
+        broker_id=1,
+        page_path=cluster.run_dir / "broker-1.page",
+        failed_dir=cluster.data_dir / "failed",
+    )
+    number = partition_of("g", len(offsets.partitions))
+    log = directory.partition(offsets.topic_id, number, LogConfig(cleanup_policy="compact"))
+    log.become_leader(log.last_epoch + 1)
+    key, value = OffsetKey("g", topics[topic].topic_id, partition), OffsetValue(offset, -1, "", 0, 0)
+    log.append([encode_batch([0], [encode(key)], [encode(value)])], wall_ms=0)
+    directory.close()
+    cluster.start_broker(1)
+    cluster.await_ready()
+
+
+def test_a_commit_where_there_is_no_partition_holds_nothing_up_and_can_be_forgotten(tmp_path: Path) -> None:
+    with running_cluster(tmp_path) as cluster, Admin(cluster.bootstrap) as admin:
+        admin.create_topic("t", 2)
+        admin.alter_group_offsets("g", {("t", 0): 0})
+        commit_offline(cluster, "t", 7, 5)
+        shell = Shell(cluster)
+        began = time.monotonic()
+        rows = {row["partition"]: row for row in shell.json("describe", "g")}
+        assert time.monotonic() - began < 2
+        assert (rows[0]["lag"], rows[7]["current_offset"], rows[7]["lag"]) == (0, 5, None)
+        moved = shell.run("seek", "g", "--to", "end")
+        assert "t-7 does not exist, and is left out" in moved.stderr
+        assert "offset-delete g -t t:7" in moved.stderr
+        assert shell.run("offset-delete", "g", "-t", "t:7").stdout == "t-7: deleted\n"
+        assert list(admin.group_offsets("g")) == [("t", 0)]
+        assert "t has no partition 7; it has 2" in shell.refused("offset-delete", "g", "-t", "t:7", code=2)
+        commit_offline(cluster, "t", 8, 5)
+        shell.run("delete", "g")
+        assert admin.group_offsets("g") == {}
 
 
 def test_an_appliance_that_does_not_run_is_said_with_the_way_to_start_it(tmp_path: Path) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 
 from brokerd.groups.records import Fact, OffsetKey, OffsetValue
 from ingest.wire.group_messages import CommittedOffset
 
 Place = tuple[bytes, int]  # (topic id, partition)
+_OFFSET_BYTES = 50  # the most one takes in an answer, beside its metadata
 
 
 class CommittedOffsets:
@@ -38,17 +39,22 @@ class CommittedOffsets:
         """Return the offsets of a group by (topic id, partition)."""
         return self._groups.get(group, {})
 
-    def fetch(self, group: str, places: list[Place] | None) -> list[CommittedOffset]:
-        """Return what is committed, in the order asked for; -1 where nothing is. None: all of the group."""
+    def fetch(self, group: str, places: Sequence[Place]) -> list[CommittedOffset]:
+        """Return what is committed, in the order asked for; -1 where nothing is."""
         offsets = self.of(group)
-        found = []
-        for place in offsets if places is None else places:
-            value = offsets.get(place)
-            if value is None:
-                found.append(CommittedOffset(*place, -1))
-            else:
-                found.append(CommittedOffset(*place, value.offset, value.leader_epoch, value.metadata))
-        return found
+        return [_committed(place, offsets.get(place)) for place in places]
+
+    def page(self, group: str, after: Place | None, bytes_max: int) -> tuple[list[CommittedOffset], bool]:
+        """Return what a group has, in order, from behind a place on; and whether there is more than what has room."""
+        offsets = self.of(group)
+        found: list[CommittedOffset] = []
+        for place in sorted(offsets if after is None else [place for place in offsets if place > after]):
+            value = offsets[place]
+            bytes_max -= _OFFSET_BYTES + len(value.metadata.encode())
+            if bytes_max < 0 and found:
+                return found, True
+            found.append(_committed(place, value))
+        return found, False
 
     def forget(self, group: str, places: Collection[Place] | None = None) -> Iterator[Fact]:
         """Return the facts that forget these offsets of a group, all of them with None."""
@@ -74,3 +80,9 @@ class CommittedOffsets:
         for place, value in self.of(group).items():
             if value.age_ms < before_age_ms:
                 yield Fact(OffsetKey(group, *place), None)
+
+
+def _committed(place: Place, value: OffsetValue | None) -> CommittedOffset:
+    if value is None:
+        return CommittedOffset(*place, -1)
+    return CommittedOffset(*place, value.offset, value.leader_epoch, value.metadata)

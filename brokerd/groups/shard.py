@@ -15,6 +15,7 @@ from brokerd.groups.group import Group, GroupState
 from brokerd.groups.member import Effects, Token
 from brokerd.groups.offsets import CommittedOffsets, Place
 from brokerd.groups.records import AgeKey, AgeValue, Fact, GroupKey, GroupValue, OffsetKey, OffsetValue
+from ingest.limits import MIB
 from ingest.wire.codes import ErrorCode
 from ingest.wire.group_messages import (
     DescribedGroup,
@@ -38,6 +39,7 @@ from ingest.wire.group_messages import (
 AGE_EVERY_MS = 3_600_000  # how often the age is stored while nothing else is
 EXPIRE_EVERY_MS = 60_000  # Kafka's offsets.retention.check.interval.ms is ten minutes
 FACTS_AT_ONCE = 10_000  # of those forgotten for their age or with their topic
+FETCH_BYTES = MIB  # of offsets in one answer: a header frame holds 8 MiB, and others wait while it is made
 DUE_SPARE = 1_000  # times that are not due any more, before they are cleared away
 
 
@@ -246,7 +248,7 @@ class Shard:
         return code
 
     def fetch(self, request: OffsetFetchRequest) -> OffsetFetchResponse:
-        """Answer an OffsetFetch."""
+        """Answer an OffsetFetch; one for all that a group has with some of it at a time."""
         group = self.groups.get(request.group)
         if request.member_id:
             code = ErrorCode.UNKNOWN_MEMBER_ID
@@ -254,7 +256,10 @@ class Shard:
                 code = group.check(request.member_id, None, request.generation)
             if code:
                 return OffsetFetchResponse(int(code))
-        return OffsetFetchResponse(0, self.offsets.fetch(request.group, request.partitions))
+        if request.partitions is not None:
+            return OffsetFetchResponse(0, self.offsets.fetch(request.group, request.partitions))
+        found, more = self.offsets.page(request.group, request.after, FETCH_BYTES)
+        return OffsetFetchResponse(0, found, more=more)
 
     def delete_offsets(self, request: OffsetDeleteRequest, subscribed: Collection[bytes], token: Token) -> Effects:
         """Take an OffsetDelete.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from ingest.limits import LIMITS
 from ingest.wire.codes import ErrorCode
 from ingest.wire.frames import encode_response
 from ingest.wire.message import Message
@@ -40,7 +41,13 @@ class Outbox:
         self.answers: list[Answer] = []
 
     def answer(self, peer: Peer, correlation_id: int, body: Message, payload: list[Buffer] | None = None) -> None:
-        self.answers.append(Answer(peer, encode_response(correlation_id, body), payload or []))
+        """Answer; what its peer could not take, as an answer too large for a header, is refused instead."""
+        header = encode_response(correlation_id, body)
+        if len(header) > LIMITS.response_header_bytes_max:
+            text = f"the answer has {len(header)} bytes, more than {LIMITS.response_header_bytes_max}; ask for less"
+            self.refuse(peer, correlation_id, ErrorCode.MESSAGE_TOO_LARGE, text)
+            return
+        self.answers.append(Answer(peer, header, payload or []))
 
     def refuse(self, peer: Peer, correlation_id: int, code: ErrorCode, message: str) -> None:
         self.answers.append(Answer(peer, encode_response(correlation_id, None, code, message), []))

@@ -178,20 +178,22 @@ class OffsetCommitResponse(Message, frozen=True):
 
 
 class OffsetFetchRequest(Message, frozen=True):
-    """`partitions`, (topic id, partition); None is all the group has."""
+    """`partitions`, (topic id, partition); None is all the group has, in order, from behind `after` on."""
 
     group: str
     partitions: list[tuple[bytes, int]] | None = None
     generation: int = NO_GENERATION
     member_id: str = ""
+    after: tuple[bytes, int] | None = None
 
 
 class OffsetFetchResponse(Message, frozen=True):
-    """An offset of -1: nothing is committed there."""
+    """An offset of -1: nothing is committed there. `more`: the group has others, `after` the last of these."""
 
     error_code: int
     offsets: list[CommittedOffset] = []
     message: str = ""
+    more: bool = False
 
 
 class OffsetDeleteRequest(Message, frozen=True):

@@ -283,6 +283,15 @@ def test_many_offsets_with_long_texts_fit_into_requests(admin: Admin, topic: str
     assert {name: (found.offset, found.metadata) for name, found in admin.group_offsets(group).items()} == wanted
 
 
+def test_more_than_an_answer_holds_is_fetched_all_the_same(admin: Admin, topic: str, group: str) -> None:
+    count, text = 700, "€" * 4096  # 8.6 MB, and an answer takes 8 MiB
+    admin.create_partitions(topic, count)
+    wanted = {(topic, partition): (0, text) for partition in range(count)}
+    admin.alter_group_offsets(group, wanted)
+    assert {name: (found.offset, found.metadata) for name, found in admin.group_offsets(group).items()} == wanted
+    assert [row.log_end_offset for row in admin.group_lag(group)] == [0] * count
+
+
 def test_offsets_of_topics_that_members_read_are_kept_and_others_go(
     cluster: Cluster, admin: Admin, topic: str, group: str
 ) -> None:

@@ -141,8 +141,14 @@ class GroupAdmin:
         return _by_name(self._fetch_all(group), self._metadata())
 
     def _fetch_all(self, group: str) -> list[CommittedOffset]:
+        """Return all that is committed; what changes meanwhile as it was, or as it is by now."""
+        found: list[CommittedOffset] = []
         body: OffsetFetchResponse = self._call(group, OffsetFetchRequest(group))
-        return body.offsets
+        while body.more:
+            found += body.offsets
+            after = (found[-1].topic_id, found[-1].partition)
+            body = self._call(group, OffsetFetchRequest(group, after=after))
+        return found + body.offsets
 
     def lag(self, group: str) -> list[PartitionLag]:
         """Return how far a group is in each partition that it has committed to or that a member is to read.

@@ -16,7 +16,7 @@ from ingest.wire.group_messages import (
     OffsetFetchRequest,
 )
 
-OFFSETS_IN_REQUEST = 500
+OFFSETS_IN_REQUEST = 100  # each with a text of nearly 64 KiB, the most a commit can bring, fit an answer's 8 MiB
 OFFSETS_BYTES_MAX = 60 * KIB  # a request's header may take 64
 _OFFSET_BYTES = 50  # the most one takes beside its metadata
 

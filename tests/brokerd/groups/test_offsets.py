@@ -6,9 +6,10 @@ import pytest
 
 from brokerd.groups.config import GroupConfig
 from brokerd.groups.records import Fact, GroupKey, OffsetKey, OffsetValue, decode, encode, partition_of
-from brokerd.groups.shard import AGE_EVERY_MS
+from brokerd.groups.shard import AGE_EVERY_MS, FETCH_BYTES
 from ingest.errors import UnsupportedFormat
 from ingest.wire.codes import ErrorCode
+from ingest.wire.frames import encode_response
 from ingest.wire.group_messages import CommittedOffset, OffsetDeleteRequest, OffsetFetchRequest
 from tests.brokerd.groups.driver import GROUP, TOPIC, Driver
 
@@ -55,6 +56,34 @@ def test_offsets_and_their_metadata_outlive_a_coordinator() -> None:
     driver.fail_over()
     found = driver.shard.fetch(OffsetFetchRequest(GROUP)).offsets
     assert found == [CommittedOffset(TOPIC, 0, 8, 5, "half way")]
+
+
+def test_all_that_a_group_has_comes_in_pages_that_fit_an_answer() -> None:
+    driver = Driver()
+    places = [(topic * 16, partition) for topic in (b"s", b"t") for partition in range(10_000)]
+    for topic_id, partition in reversed(places):
+        text = "€" * 4096 if partition % 50 == 0 else ""
+        driver.shard.replay(Fact(OffsetKey(GROUP, topic_id, partition), OffsetValue(7, 1, text, 0, 0)), 0)
+    found: list[CommittedOffset] = []
+    request = OffsetFetchRequest(GROUP)
+    while True:
+        page = driver.shard.fetch(request)
+        assert len(encode_response(1, page)) <= FETCH_BYTES
+        found += page.offsets
+        if not page.more:
+            break
+        request = OffsetFetchRequest(GROUP, after=(found[-1].topic_id, found[-1].partition))
+    assert [(item.topic_id, item.partition) for item in found] == places
+    assert found == driver.shard.fetch(OffsetFetchRequest(GROUP, places)).offsets
+
+
+def test_an_offset_with_the_longest_text_is_a_page_by_itself() -> None:
+    driver = Driver(GroupConfig(metadata_chars_max=2 * FETCH_BYTES))
+    for partition in (0, 1):
+        driver.commit(3, partition=partition, metadata="x" * 2 * FETCH_BYTES)
+    first = driver.shard.fetch(OffsetFetchRequest(GROUP))
+    second = driver.shard.fetch(OffsetFetchRequest(GROUP, after=(TOPIC, 0)))
+    assert [(item.partition, page.more) for page in (first, second) for item in page.offsets] == [(0, True), (1, False)]
 
 
 @pytest.mark.parametrize(

@@ -186,3 +186,14 @@ def test_a_commit_to_a_partition_that_does_not_exist_is_refused_for_that_one_alo
     room.commit_all()
     (answer,) = room.answers(api_key_of(request))
     assert answer.offsets[1] == ErrorCode.NONE
+
+
+# ---- fetching --------------------------------------------------------------------------------------------------------
+
+
+def test_an_answer_that_no_client_could_take_is_refused_and_says_how_large_it_is(room: Room) -> None:
+    offsets = [CommittedOffset(READ, 0, 7, metadata="x" * 4096)]
+    room.ask(OffsetCommitRequest("g", offsets))
+    room.commit_all()
+    room.outbox.take()
+    assert room.ask(OffsetFetchRequest("g", [(READ, 0)] * 2100)) == [ErrorCode.MESSAGE_TOO_LARGE]

@@ -11,13 +11,13 @@ committed: two coordinators never give out the same generation. Source: org.apac
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from enum import Enum
 
 from brokerd.groups.config import GroupConfig
 from brokerd.groups.member import Effects, Loss, Member, Token, Watch, loaded
 from brokerd.groups.records import Fact, GroupKey, GroupValue, StoredState
+from brokerd.groups.roster import Roster
 from ingest.wire.codes import ErrorCode
 from ingest.wire.group_messages import (
     DescribedGroup,
@@ -54,9 +54,6 @@ class Group:
 
     Attributes:
         changed_age_ms: The partition's age when the generation came to be.
-        members: By member id.
-        statics: The member id of each static member, by its instance id.
-        pending: Member ids given out whose owners have not joined yet, and until when they may.
     """
 
     def __init__(self, name: str, config: GroupConfig) -> None:
@@ -68,13 +65,26 @@ class Group:
         self.protocol = ""
         self.leader = ""
         self.changed_age_ms = 0
-        self.members: dict[str, Member] = {}
-        self.statics: dict[str, str] = {}
-        self.pending: dict[str, int] = {}
+        self._roster = Roster()
         self._complete_at_ms: int | None = None
         self._complete_max_ms = 0
         self._gathers = False  # a first generation waits a little for more members than the first
         self._sync_by_ms: int | None = None
+
+    @property
+    def members(self) -> dict[str, Member]:
+        """By member id."""
+        return self._roster.members
+
+    @property
+    def statics(self) -> dict[str, str]:
+        """The member id of each static member, by its instance id."""
+        return self._roster.statics
+
+    @property
+    def pending(self) -> dict[str, int]:
+        """Member ids given out whose owners have not joined yet, and until when they may."""
+        return self._roster.pending
 
     # ---- what is stored ----------------------------------------------------------------------------------------------
 
@@ -83,10 +93,9 @@ class Group:
         self.state = _LOADED[value.state]
         self.generation, self.changed_age_ms = value.generation, value.age_ms
         self.protocol_type, self.protocol, self.leader = value.protocol_type, value.protocol, value.leader
-        self.members = {stored.member_id: loaded(stored, value.protocol, now_ms) for stored in value.members}
-        self.statics = {m.instance_id: m.member_id for m in self.members.values() if m.instance_id is not None}
+        self._roster = Roster(loaded(stored, value.protocol, now_ms) for stored in value.members)
         if self.state is GroupState.COMPLETING:
-            self._sync_by_ms = now_ms + self._rebalance_timeout_ms()
+            self._sync_by_ms = now_ms + self._roster.rebalance_timeout_ms()
 
     def watch_all(self, effects: Effects) -> None:
         """Have the processes of all members watched, as a new coordinator does."""
@@ -129,7 +138,7 @@ class Group:
             new_member_id: For a member that has none yet.
         """
         protocols = list(zip(request.protocols, metadata, strict=True))
-        code = self._check_join(request)
+        code = self._roster.check_join(request, self.protocol_type, self.config)
         if code:
             effects.answers.append((token, JoinGroupResponse(int(code), request.member_id)))
             return
@@ -147,35 +156,6 @@ class Group:
             self._joined(now_ms, age_ms, effects, anew=True)
         else:
             self._rejoin(member, request, protocols, token, now_ms, age_ms, effects)
-
-    def _check_join(self, request: JoinGroupRequest) -> ErrorCode:
-        config = self.config
-        if not config.session_timeout_ms_min <= request.session_timeout_ms <= config.session_timeout_ms_max:
-            return ErrorCode.INVALID_SESSION_TIMEOUT
-        if not request.protocol_type or not request.protocols or request.rebalance_timeout_ms < 0:
-            return ErrorCode.INCONSISTENT_GROUP_PROTOCOL
-        member = self.members.get(request.member_id)
-        if request.instance_id is not None:
-            known = self.statics.get(request.instance_id)
-            if request.member_id and known is None:
-                return ErrorCode.UNKNOWN_MEMBER_ID
-            if request.member_id and known != request.member_id:
-                return ErrorCode.FENCED_INSTANCE_ID
-            member = self.members.get(known or "")
-        elif request.member_id and member is None and request.member_id not in self.pending:
-            return ErrorCode.UNKNOWN_MEMBER_ID
-        others = [other for other in self.members.values() if other is not member]
-        if others:
-            common = self._common_protocols(others)
-            if request.protocol_type != self.protocol_type or common.isdisjoint(request.protocols):
-                return ErrorCode.INCONSISTENT_GROUP_PROTOCOL
-        is_new = member is None and request.member_id not in self.pending
-        if is_new and len(self.members) + len(self.pending) >= config.members_max:
-            return ErrorCode.GROUP_MAX_SIZE_REACHED
-        return ErrorCode.NONE
-
-    def _common_protocols(self, members: Sequence[Member]) -> set[str]:
-        return set.intersection(*({name for name, _ in member.protocols} for member in members))
 
     def _member(
         self,
@@ -201,9 +181,7 @@ class Group:
     def _add(self, member: Member, request: JoinGroupRequest, token: Token, effects: Effects) -> None:
         if not self.members:
             self.protocol_type = request.protocol_type
-        self.members[member.member_id] = member
-        if member.instance_id is not None:
-            self.statics[member.instance_id] = member.member_id
+        self._roster.add(member)
         member.joining = token
         if member.process is not None:
             effects.watches.append(Watch(self.name, member.member_id, member.process))
@@ -221,7 +199,7 @@ class Group:
     ) -> None:
         """Take a static member that has started anew: it gets the place of the one before, all stays (KIP-345)."""
         assert request.instance_id is not None
-        old = self.members.get(self.statics.get(request.instance_id, ""))
+        old = self._roster.static(request.instance_id)
         member = self._member(new_member_id, request, protocols, client_id, now_ms)
         if old is None:
             self._add(member, request, token, effects)
@@ -294,18 +272,14 @@ class Group:
         self._sync_by_ms = None
         effects.rebalances += 1
         self.state = GroupState.PREPARING
-        self._complete_max_ms = now_ms + self._rebalance_timeout_ms()
+        self._complete_max_ms = now_ms + self._roster.rebalance_timeout_ms()
         self._complete_at_ms = self._complete_max_ms
         if self._gathers:
             self._complete_at_ms = min(now_ms + self.config.initial_rebalance_delay_ms, self._complete_max_ms)
         self._complete_if_all_joined(now_ms, age_ms, effects)
 
-    def _rebalance_timeout_ms(self) -> int:
-        return max((member.rebalance_timeout_ms for member in self.members.values()), default=0)
-
     def _complete_if_all_joined(self, now_ms: int, age_ms: int, effects: Effects) -> None:
-        all_joined = all(member.joining is not None for member in self.members.values())
-        if all_joined and not self.pending and not self._gathers:
+        if self._roster.all_joined and not self._gathers:
             self._complete(now_ms, age_ms, effects)
 
     def _complete(self, now_ms: int, age_ms: int, effects: Effects) -> None:
@@ -317,7 +291,7 @@ class Group:
         self._gathers = False
         joined = [member for member in self.members.values() if member.joining is not None]
         if self.members and not joined:
-            self._complete_at_ms = now_ms + self._rebalance_timeout_ms()
+            self._complete_at_ms = now_ms + self._roster.rebalance_timeout_ms()
             return
         self._complete_at_ms = None
         self.generation += 1
@@ -329,22 +303,15 @@ class Group:
             return
         if self.leader not in {member.member_id for member in joined}:
             self.leader = joined[0].member_id
-        self.protocol = self._choose_protocol()
+        self.protocol = self._roster.choose_protocol()
         self.state = GroupState.COMPLETING
-        self._sync_by_ms = now_ms + self._rebalance_timeout_ms()
+        self._sync_by_ms = now_ms + self._roster.rebalance_timeout_ms()
         for member in self.members.values():
             member.assignment = b""
         self._store(effects)
         for member in joined:
             member.hear(now_ms)
             self._answer_join(member, effects)
-
-    def _choose_protocol(self) -> str:
-        """Return the protocol that most members like best among those that all know."""
-        members = list(self.members.values())
-        common = self._common_protocols(members)
-        votes = Counter(next(name for name, _ in member.protocols if name in common) for member in members)
-        return max(votes, key=lambda name: votes[name])
 
     def _answer_join(self, member: Member, effects: Effects, *, skip_assignment: bool = False) -> None:
         members = []
@@ -413,15 +380,8 @@ class Group:
 
     def check(self, member_id: str, instance_id: str | None, generation: int) -> ErrorCode:
         """Tell why a member of a generation is not heard, NONE if it is."""
-        if instance_id is not None:
-            known = self.statics.get(instance_id)
-            if known is None:
-                return ErrorCode.UNKNOWN_MEMBER_ID
-            if known != member_id:
-                return ErrorCode.FENCED_INSTANCE_ID
-        if member_id not in self.members:
-            return ErrorCode.UNKNOWN_MEMBER_ID
-        return ErrorCode.NONE if generation == self.generation else ErrorCode.ILLEGAL_GENERATION
+        code = self._roster.check(member_id, instance_id)
+        return code or (ErrorCode.NONE if generation == self.generation else ErrorCode.ILLEGAL_GENERATION)
 
     def heartbeat(self, request: HeartbeatRequest, token: Token, *, now_ms: int, effects: Effects) -> None:
         """Note that a member lives; REBALANCE_IN_PROGRESS, at once or when it begins, asks it to join again."""
@@ -444,14 +404,9 @@ class Group:
 
     def leave(self, leaving: LeavingMember, *, now_ms: int, age_ms: int, effects: Effects) -> ErrorCode:
         """Take a member out at its own or an administrator's wish."""
-        member_id = leaving.member_id
-        if leaving.instance_id is not None:
-            known = self.statics.get(leaving.instance_id)
-            if known is None:
-                return ErrorCode.UNKNOWN_MEMBER_ID
-            if member_id and member_id != known:
-                return ErrorCode.FENCED_INSTANCE_ID
-            member_id = known
+        member_id = self._roster.leaving(leaving)
+        if isinstance(member_id, ErrorCode):
+            return member_id
         if self.pending.pop(member_id, None) is not None:
             if self.state is GroupState.PREPARING:
                 self._complete_if_all_joined(now_ms, age_ms, effects)
@@ -483,9 +438,7 @@ class Group:
             self._complete_if_all_joined(now_ms, age_ms, effects)
 
     def _take_out(self, member: Member, code: ErrorCode, effects: Effects) -> None:
-        del self.members[member.member_id]
-        if member.instance_id is not None and self.statics.get(member.instance_id) == member.member_id:
-            del self.statics[member.instance_id]
+        self._roster.remove(member)
         if member.joining is not None:
             effects.answers.append((member.joining, JoinGroupResponse(int(code), member.member_id)))
         if member.syncing is not None:

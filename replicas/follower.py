@@ -48,19 +48,25 @@ def on_diverged(
     """Decide what to do when the leader's log holds records up to `epoch` below `end_offset` alone.
 
     Args:
-        epoch: The greatest leader epoch in the leader's log that is not above our last one.
+        epoch: The greatest leader epoch in the leader's log that is not above our last one. -1, where this log is not
+            empty: compaction has left nothing between the leader's start, which is `end_offset`, and our end.
         end_offset: Where the leader's log leaves it.
         unclean_epoch: A log that ends in an earlier leader epoch may have to give up committed records.
     Returns:
         None: nothing to drop, ask again.
     """
-    own = log.epoch_end(epoch)
-    if own is None:
-        return Refill(f"damage hides where leader epoch {epoch} ends in this log")
-    offset = min(end_offset, own[1])
+    in_hole = epoch < 0 <= log.last_epoch
+    offset = end_offset
+    if not in_hole:
+        own = log.epoch_end(epoch)
+        if own is None:
+            return Refill(f"damage hides where leader epoch {epoch} ends in this log")
+        offset = min(end_offset, own[1])
     if offset >= log.end_offset:
         return None
     if offset < log.high_watermark and log.last_epoch >= unclean_epoch:
+        if in_hole:
+            return Refill(f"whether this log belongs to the leader's, compacted from {end_offset} on, can't be told")
         return GoOffline(
             f"the leader's log ends epoch {epoch} at {end_offset}, this one has committed records up to "
             f"{log.high_watermark}"

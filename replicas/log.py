@@ -43,7 +43,10 @@ class Log(Protocol):
         ...
 
     def epoch_end(self, epoch: int) -> tuple[int, int] | None:
-        """Return the greatest epoch up to `epoch` with records here and where it ends; None: damage hides it."""
+        """Return the greatest epoch up to `epoch` with records here and where it ends; None: damage hides it.
+
+        (-1, offset): no record is so old; the first batch begins there, below the log start or above it.
+        """
         ...
 
     def append_replicated(self, batches: Buffer, *, wall_ms: int) -> int:

@@ -181,9 +181,9 @@ class Partition:
         if last_epoch < 0 or last_epoch >= log.last_epoch:
             return None
         end = log.epoch_end(last_epoch)
-        if end is None or offset <= log.start_offset or (end[0] == last_epoch and end[1] >= offset):
-            return None
-        return end
+        if end is None or offset <= log.start_offset or (end[0] in (last_epoch, -1) and end[1] >= offset):
+            return None  # nothing older than the log's first batch is known that contradicts it
+        return (last_epoch if end[0] < 0 else end[0], max(end[1], log.start_offset))
 
     def first_base(self) -> int:
         """Return where the batch begins that holds the log start: a follower takes whole batches.
@@ -200,6 +200,8 @@ class Partition:
     def diverging_follower(self, offset: int, last_epoch: int) -> tuple[int, int] | None:
         """Return (epoch, end offset) where the log left that of a follower, which ends at `offset` in `last_epoch`.
 
+        Epoch -1: compaction has left nothing between the log start and `offset`; of which epoch that was nobody knows.
+
         Raises:
             CorruptBatch: damage hides it.
         """
@@ -211,6 +213,9 @@ class Partition:
         end = log.epoch_end(last_epoch)
         if end is None:
             raise CorruptBatch(f"{self.topic}-{log.partition}: damage hides where epoch {last_epoch} ends")
+        if end[0] < 0:  # what the follower holds from the log start on is not here
+            parted, hole = min(end[1], log.start_offset), offset <= end[1]
+            return None if parted >= offset else (-1 if hole else last_epoch, parted)
         return None if end[0] == last_epoch and end[1] >= offset else end
 
     # ---- who waits

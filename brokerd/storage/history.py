@@ -92,13 +92,14 @@ def last_epoch(segments: list[Segment], end_offset: int) -> int:
 def epoch_end(segments: Segments, start_offset: int, epoch: int) -> tuple[int, int]:
     """Return the greatest epoch up to `epoch` that the log has records of, and the offset where a greater one begins.
 
-    An epoch older than all that is kept is answered with itself: nothing is known that contradicts it.
+    (-1, offset): it has none that are so old. The offset is that of the first batch: below the log start where that
+    lies amid it, above where compaction has left nothing in between.
 
     Raises:
         CorruptBatch: a header on the way is damaged.
     Cost: log2(offsets) looks into an index. Source: KIP-101, KIP-320.
     """
-    low, high, found = start_offset, segments.end_offset, epoch
+    low, high, found = start_offset, segments.end_offset, -1
     end = high
     while low < high:
         middle = (low + high) // 2
@@ -109,7 +110,7 @@ def epoch_end(segments: Segments, start_offset: int, epoch: int) -> tuple[int, i
             high, end = min(middle, header.base_offset), header.base_offset
         else:
             low, found = header.next_offset, header.leader_epoch
-    return found, max(end, start_offset)
+    return found, end
 
 
 class Survey(msgspec.Struct, frozen=True):

@@ -368,6 +368,8 @@ class Log:
     def epoch_end(self, epoch: int) -> tuple[int, int] | None:
         """Return the greatest epoch up to `epoch` with records here and where it ends; None: damage hides it.
 
+        (-1, offset): no record is so old; the first batch begins there, below the log start or above it.
+
         Cost: none for the newest epoch; for another one look into the indexes, once.
         """
         if epoch >= self.last_epoch:

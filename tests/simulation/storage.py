@@ -429,12 +429,12 @@ class SimLog:
     def epoch_end(self, epoch: int) -> tuple[int, int] | None:
         if epoch >= self.last_epoch:
             return self.last_epoch, self.end_offset
-        found, end = epoch, self.start_offset
+        found = -1
         for header, _ in self.files.cache:
             if header.leader_epoch > epoch:
-                break
-            found, end = header.leader_epoch, header.next_offset
-        return found, end
+                return found, header.base_offset
+            found = header.leader_epoch
+        raise AssertionError("the last batch is of the last epoch")
 
     # ---- what goes
 

@@ -20,7 +20,7 @@ def test_epochs_end_where_a_greater_one_begins_across_segments_restarts_and_trun
         store.close()
     log = store.open()
     assert [starts, log.last_epoch] == [{1: 0, 2: 60, 3: 60, 4: 120}, 4]
-    assert [log.epoch_end(epoch) for epoch in range(5)] == [(0, 0), (1, 60), (1, 60), (3, 120), (4, 180)]
+    assert [log.epoch_end(epoch) for epoch in range(5)] == [(-1, 0), (1, 60), (1, 60), (3, 120), (4, 180)]
     log.truncate_to(100)
     log.append([make_batch(count=2)], wall_ms=0)
     assert [log.epoch_end(epoch) for epoch in (3, 4, 5)] == [(3, 100), (3, 100), (5, 102)]

@@ -71,7 +71,7 @@ def test_an_epoch_ends_where_the_next_begins_whatever_is_left_of_it(make_store: 
     log = follow(make_store(cleanup_policy="compact"))
     for offset, epoch in ((3, 1), (10, 1), (40, 2), (41, 4), (90, 4)):
         log.append_replicated(batch_at(offset, epoch=epoch), wall_ms=0)
-    assert [log.epoch_end(epoch) for epoch in (0, 1, 2, 3, 4)] == [(0, 3), (1, 40), (2, 41), (2, 41), (4, 91)]
+    assert [log.epoch_end(epoch) for epoch in (0, 1, 2, 3, 4)] == [(-1, 3), (1, 40), (2, 41), (2, 41), (4, 91)]
 
 
 @pytest.mark.parametrize(("cut", "end", "left"), [(35, 11, 2), (40, 11, 2), (41, 41, 3), (11, 11, 2), (2, 0, 0)])

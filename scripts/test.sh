@@ -1,6 +1,6 @@
 #!/bin/sh
-# Everything CI runs: what the tests need, static checks, tests. Arguments go to pytest. Faults come last and alone:
-# other tests at the same time would be one fault more.
+# Everything CI runs: what the tests need, static checks, tests. Arguments go to pytest. Faults come last, with the
+# simulation beside them: what they kill and starve is their own, but it takes time from others.
 set -eu
 cd "$(dirname "$0")/.."
 . scripts/lib.sh
@@ -13,7 +13,7 @@ for argument in "$@"; do # a file or folder, or one test in it: that alone
 done
 first=0 second=0
 .venv/bin/python -m pytest tests --ignore tests/faults --ignore tests/simulation -n auto --dist loadfile "$@" || first=$?
-.venv/bin/python -m pytest tests/simulation tests/faults "$@" || second=$?
+.venv/bin/python -m pytest tests/simulation tests/faults -n auto --dist loadfile "$@" || second=$?
 [ "$first" -ne 5 ] || exit "$second" # 5: with these arguments none of them is chosen
 [ "$second" -ne 5 ] || exit "$first"
 [ "$first" -eq 0 ] || exit "$first"

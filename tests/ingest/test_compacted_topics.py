@@ -120,9 +120,9 @@ def test_replicas_are_compacted_while_they_are_written_read_and_copied(three: Cl
     configs = {
         "cleanup.policy": "compact",
         "segment.bytes": "16384",
-        "segment.ms": "2000",
+        "segment.ms": "1000",
         "min.cleanable.dirty.ratio": "0.01",
-        "delete.retention.ms": "2000",
+        "delete.retention.ms": "1000",
     }
     with Admin(three.bootstrap) as admin:
         admin.create_topic(TOPIC, 1, 3, configs=configs)
@@ -147,11 +147,11 @@ def test_replicas_are_compacted_while_they_are_written_read_and_copied(three: Cl
                     delivery.result(30)
             producer.flush(30)
 
-        produce(3000)
+        produce(1500)
         until(
-            lambda: all(cleaned(three.stats(number)) > 2000 for number in (1, 2, 3)), three, "every replica to be clean"
+            lambda: all(cleaned(three.stats(number)) > 1000 for number in (1, 2, 3)), three, "every replica to be clean"
         )
-        produce(3000)
+        produce(1500)
     live = {key: value for key, value in model.items() if value is not None}
     # the log rolls by time; then all of it is cleaned, and a leader that knows so drops the tombstones
     until(lambda: cleaned(three.stats(leader)) == sent, three, "all of it to be clean")

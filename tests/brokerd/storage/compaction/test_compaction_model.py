@@ -192,4 +192,4 @@ class LogAsDict(RuleBasedStateMachine):
 
 
 TestLogAsDict = LogAsDict.TestCase
-TestLogAsDict.settings = settings(max_examples=100, stateful_step_count=30)
+TestLogAsDict.settings = settings(max_examples=50, stateful_step_count=30)

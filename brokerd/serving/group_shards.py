@@ -11,7 +11,7 @@ import structlog
 
 from brokerd.groups.config import GroupConfig
 from brokerd.groups.member import Effects, Watch
-from brokerd.groups.records import Fact, decode, encode
+from brokerd.groups.records import AgeKey, AgeValue, Fact, decode, encode
 from brokerd.groups.shard import Shard
 from brokerd.serving.outbox import Outbox, Peer
 from brokerd.serving.partition import Partition
@@ -29,6 +29,7 @@ log = structlog.get_logger()
 LOAD_BYTES = 1 << 20  # read between two looks at the sockets: some milliseconds
 LOAD_RETRY_MS = 100
 FACTS_IN_BATCH = 5_000
+PROBE_MS = 1_000
 FACTS_AT_ONCE = 2_000  # decoded between two looks at the sockets: as long
 
 Then = Callable[[ErrorCode], None]
@@ -49,9 +50,13 @@ class HostedShard:
         shard: None until everything stored was read.
         damage: Where stored records are bad; empty: nowhere.
         watches: Processes to watch, and no longer to watch; the owner takes them.
+        full: What was decided last could not be stored: nothing is decided until something can be again.
+        probe_at_ms: When to see whether it can, while it is full.
     """
 
-    def __init__(self, partition: Partition, config: GroupConfig, outbox: Outbox, counts: GroupCounts) -> None:
+    def __init__(
+        self, partition: Partition, config: GroupConfig, outbox: Outbox, counts: GroupCounts, *, full: bool = False
+    ) -> None:
         self.partition = partition
         self._counts = counts
         self.leader_epoch = partition.log.leader_epoch
@@ -60,6 +65,8 @@ class HostedShard:
         self.shard: Shard | None = None
         self.watches: list[Watch] = []
         self.damage = ""
+        self.full = full
+        self.probe_at_ms = 0
         self._loading = Shard(config)
         self._load_at_ms = 0
         self._load_offset = partition.log.start_offset
@@ -145,6 +152,19 @@ class HostedShard:
         """Answer once all that was decided until now is committed."""
         self._undecided.append((peer, correlation_id, message))
 
+    @property
+    def refusal(self) -> str:
+        """Why nothing can be decided now; empty: it can."""
+        if not self.partition.enough_in_sync:
+            return "fewer copies of the groups are in sync than min.insync.replicas"
+        return "what groups do can't be stored, see the broker's log" if self.full else ""
+
+    def probe(self, now_ms: int) -> None:
+        """Have `store` try with a fact on which nothing depends."""
+        if self.shard is not None and now_ms >= self.probe_at_ms:
+            self.probe_at_ms = now_ms + PROBE_MS
+            self._facts.append(Fact(AgeKey(), AgeValue(self.shard.age_ms(now_ms))))
+
     def then(self, call: Then) -> None:
         """Call with NONE once all that was decided until now is committed, or with why that can't be told."""
         self._calls_undecided.append(call)
@@ -156,19 +176,22 @@ class HostedShard:
         """
         target = self.partition.log
         facts, self._facts = self._facts, []
-        appended = bool(facts)
+        probes = self.full and [type(fact.key) for fact in facts] == [AgeKey]
         try:
             for start in range(0, len(facts), FACTS_IN_BATCH):
                 target.append([_batch(facts[start : start + FACTS_IN_BATCH], wall_ms)], wall_ms=wall_ms)
         except (DiskFull, RemoteError) as error:
-            log.warning("what groups do can't be stored", partition=target.partition, reason=str(error))
-            return False
+            if not probes:
+                log.warning("what groups do can't be stored", partition=target.partition, reason=str(error))
+                return False
+            facts = []
+        self.full = self.full and not facts
         for peer, correlation_id, message in self._undecided:
             self._waiting.append((target.end_offset, peer, correlation_id, message))
         self._undecided.clear()
         self._calls.extend((target.end_offset, call) for call in self._calls_undecided)
         self._calls_undecided.clear()
-        if not appended:
+        if not facts:
             self.committed()
         return True
 

@@ -188,9 +188,8 @@ class GroupRoom:
                 hosted.take(shard.heartbeat(body, token, now_ms))
             case OffsetFetchRequest() as body:
                 hosted.answer(peer, request.correlation_id, shard.fetch(body))
-            case _ if not hosted.partition.enough_in_sync:
-                text = "fewer copies of the groups are in sync than min.insync.replicas"
-                self._refuse(peer, request, ErrorCode.COORDINATOR_NOT_AVAILABLE, text)
+            case _ if hosted.refusal:
+                self._refuse(peer, request, ErrorCode.COORDINATOR_NOT_AVAILABLE, hosted.refusal)
             case JoinGroupRequest() as body if len(request.payload) != len(body.protocols):
                 self._refuse(peer, request, ErrorCode.INVALID_REQUEST, "one payload frame for each protocol is due")
             case JoinGroupRequest() as body:
@@ -298,7 +297,7 @@ class GroupRoom:
             hosted = self._hosted(group)
             if isinstance(hosted, ErrorCode):
                 codes[index] = hosted
-            elif not hosted.partition.enough_in_sync:
+            elif hosted.refusal:
                 codes[index] = ErrorCode.COORDINATOR_NOT_AVAILABLE
             elif hosted.waiting >= WAITING_MAX:
                 codes[index] = ErrorCode.THROTTLING_QUOTA_EXCEEDED
@@ -332,7 +331,9 @@ class GroupRoom:
     def tick(self, now_ms: int) -> None:
         """Let time pass for groups."""
         for hosted in self._shards.values():
-            if hosted.shard is not None and hosted.shard.next_ms() <= now_ms and hosted.partition.enough_in_sync:
+            if hosted.full and hosted.partition.enough_in_sync:
+                hosted.probe(now_ms)
+            elif hosted.shard is not None and hosted.shard.next_ms() <= now_ms and not hosted.refusal:
                 hosted.take(hosted.shard.tick(now_ms))
 
     def take_watches(self) -> list[Watch]:
@@ -351,7 +352,7 @@ class GroupRoom:
             self.touched[hosted.partition] = None
             if not hosted.store(wall_ms):
                 self._drop(hosted, ErrorCode.COORDINATOR_NOT_AVAILABLE)
-                self._shards[number] = HostedShard(hosted.partition, self._config, self._outbox, self.counts)
+                self._shards[number] = HostedShard(hosted.partition, self._config, self._outbox, self.counts, full=True)
 
     def committed(self, partition: Partition) -> None:
         """Answer what waited for the partition's high watermark, which has moved."""
@@ -362,7 +363,7 @@ class GroupRoom:
     def next_deadline_ms(self) -> int | None:
         """Return when `tick` is due at the latest."""
         times = [
-            hosted.shard.next_ms()
+            hosted.probe_at_ms if hosted.full else hosted.shard.next_ms()
             for hosted in self._shards.values()
             if hosted.shard is not None and hosted.partition.enough_in_sync
         ]

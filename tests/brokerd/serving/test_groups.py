@@ -13,6 +13,7 @@ from brokerd.groups.records import partition_of
 from brokerd.serving.groups import GroupRoom
 from brokerd.serving.outbox import Outbox, Peer
 from brokerd.serving.partition import Partition
+from ingest.errors import DiskFull
 from ingest.topic_name import CONSUMER_OFFSETS
 from ingest.wire.codes import ErrorCode
 from ingest.wire.frames import Request, api_key_of, decode_body, decode_response
@@ -64,8 +65,15 @@ class Room:
         state = PartitionState(leader=1, leader_epoch=epoch, replicas=[1], isr=[1])
         partition.lead(state, {1: 1}, min_in_sync=min_in_sync, domains=Domains(), now_ms=0)
         self.room.lead(partition)
+        self.load()
+
+    def load(self) -> None:
         while self.room.loading:
             self.room.load_some(0)
+
+    def pass_time(self, now_ms: int) -> None:
+        self.room.tick(now_ms)
+        self.room.store(0)
 
     def ask(self, body: Message) -> list[Any]:
         """Ask, have what was decided stored, and return the answers that came."""
@@ -186,6 +194,39 @@ def test_a_commit_to_a_partition_that_does_not_exist_is_refused_for_that_one_alo
     room.commit_all()
     (answer,) = room.answers(api_key_of(request))
     assert answer.offsets[1] == ErrorCode.NONE
+
+
+# ---- a full disk -----------------------------------------------------------------------------------------------------
+
+
+def test_while_nothing_can_be_stored_reads_are_served_and_groups_are_read_anew_only_once(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    group = next(named(0))
+    room.with_groups(group)
+    log, tries = room.partitions[0].log, []
+
+    def refuse(*batches: object, wall_ms: int) -> None:
+        tries.append(wall_ms)
+        raise DiskFull("the disk is full", path=log.path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(log, "append", refuse)
+        commit = OffsetCommitRequest(group, [CommittedOffset(READ, 0, 8)])
+        assert room.ask(commit) == [ErrorCode.COORDINATOR_NOT_AVAILABLE]
+        assert room.room.loading
+        room.load()
+        for now_ms in range(0, 3000, 100):
+            room.pass_time(now_ms)
+            assert room.ask(commit) == [ErrorCode.COORDINATOR_NOT_AVAILABLE]
+            assert room.committed(group) == [CommittedOffset(READ, 0, 7)]
+        assert not room.room.loading
+        assert len(tries) == 1 + 3, "it is tried once a second"
+    room.pass_time(3000)
+    assert room.ask(commit) == []
+    room.commit_all()
+    (answer,) = room.answers(api_key_of(commit))
+    assert answer.offsets == [ErrorCode.NONE]
 
 
 # ---- fetching --------------------------------------------------------------------------------------------------------

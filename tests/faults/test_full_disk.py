@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import time
 from collections.abc import Callable
@@ -14,7 +15,7 @@ import pytest
 from brokerd.serving.stats import BrokerStats
 from brokerd.storage.disk import EXTENT_BYTES_MIN
 from ingest import Admin, Consumer, Producer
-from ingest.errors import ForebayError
+from ingest.errors import ForebayError, RequestTimedOut
 from ingest.wire.codes import ErrorCode
 from ingest.wire.messages import ResourceType
 from ops.metrics.stats import MonitorStats
@@ -270,6 +271,40 @@ def test_a_group_goes_on_with_its_commits_while_the_disk_is_full(tmp_path: Path)
             assert not accepted(producer)
             filler.unlink()
             await_value(lambda: accepted(producer), "producers to be served again", 10, cluster.log_tail)
+
+
+@pytest.mark.needs("tmpfs_mount")
+def test_commits_end_with_the_reserve_offsets_are_read_still_and_both_go_on_with_room(tmp_path: Path) -> None:
+    with (
+        tmpfs(mount := tmp_path / "brokers" / "1", f"{SIZE_BYTES}"),
+        running_cluster(tmp_path) as cluster,
+        Admin(cluster.bootstrap) as admin,
+        Producer(cluster.bootstrap, delivery_timeout_ms=1000) as producer,
+    ):
+        admin.create_topic(TOPIC, configs={"segment.bytes": "65536"})
+        admin.alter_group_offsets("g", {(TOPIC, 0): 0})
+        filler = fill(mount)
+        await_value(lambda: not accepted(producer), "a refusal", 30, cluster.log_tail)
+        with Admin(cluster.bootstrap, timeout_ms=1000) as hasty:
+            committed = commit_until_refused(hasty)
+        assert 500 < committed < 5000, "some MiB"
+        for _ in range(5):
+            assert admin.group_offsets("g")[TOPIC, 0].offset == committed
+        assert not accepted(producer)
+        filler.unlink()
+        await_value(lambda: accepted(producer), "producers to be served again", 10, cluster.log_tail)
+        admin.alter_group_offsets("g", {(TOPIC, 0): 7})
+        assert admin.group_offsets("g")[TOPIC, 0].offset == 7
+
+
+def commit_until_refused(admin: Admin) -> int:
+    """Commit 1, 2 and so on, with four thousand characters each; return the last that was taken."""
+    for offset in itertools.count(1):
+        try:
+            admin.alter_group_offsets("g", {(TOPIC, 0): (offset, "x" * 4096)})
+        except RequestTimedOut:
+            return offset - 1
+    raise AssertionError("unreachable")
 
 
 def accepted(producer: Producer) -> bool:

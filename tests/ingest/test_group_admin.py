@@ -62,6 +62,12 @@ def until(done: Callable[[], bool], *consumers: Consumer, timeout_s: float = 10.
             consumer.poll(5)
 
 
+def grow(admin: Admin, topic: str, count: int) -> None:
+    """Give a topic more partitions, and wait until its brokers have made them and say so, whichever is asked."""
+    admin.create_partitions(topic, count)
+    until(lambda: all(len(admin.describe_topic(topic).partitions) == count for _ in range(10)), timeout_s=30.0)
+
+
 def rows(found: list[PartitionLag]) -> dict[tuple[str, int], PartitionLag]:
     return {(row.topic, row.partition): row for row in found}
 
@@ -277,7 +283,7 @@ def test_values_that_can_not_be_offsets_are_refused(admin: Admin, topic: str, gr
 
 
 def test_many_offsets_with_long_texts_fit_into_requests(admin: Admin, topic: str, group: str) -> None:
-    admin.create_partitions(topic, 100)
+    grow(admin, topic, 100)
     wanted = {(topic, partition): (partition, "ä" * 2000) for partition in range(100)}
     admin.alter_group_offsets(group, wanted)  # 400 kB of text, and a request takes 64 KiB
     assert {name: (found.offset, found.metadata) for name, found in admin.group_offsets(group).items()} == wanted
@@ -285,7 +291,7 @@ def test_many_offsets_with_long_texts_fit_into_requests(admin: Admin, topic: str
 
 def test_more_than_an_answer_holds_is_fetched_all_the_same(admin: Admin, topic: str, group: str) -> None:
     count, text = 700, "€" * 4096  # 8.6 MB, and an answer takes 8 MiB
-    admin.create_partitions(topic, count)
+    grow(admin, topic, count)
     wanted = {(topic, partition): (0, text) for partition in range(count)}
     admin.alter_group_offsets(group, wanted)
     assert {name: (found.offset, found.metadata) for name, found in admin.group_offsets(group).items()} == wanted

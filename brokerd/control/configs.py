@@ -96,7 +96,8 @@ def _altered(cluster: Cluster, item: AlterConfigsResource) -> TopicRecord | Brok
             topic = _topic(cluster, item.resource)
             _known(names)
             own = _merged(topic.configs, item.configs)
-            check_topic_configs(cluster.configs, own, len(cluster.image.partitions[topic.topic_id][0].replicas))
+            factor = len(cluster.image.partitions[topic.topic_id][0].replicas)
+            check_topic_configs(cluster.configs, topic.name, own, factor)
             return TopicRecord(topic.topic_id, topic.name, own)
         case ResourceType.BROKER:
             if item.resource.name:

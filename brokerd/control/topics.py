@@ -28,7 +28,12 @@ from replicas.placement import Load, default_replication_factor, place, replicat
 from replicas.reassignment import target
 
 # What counts is the latest record under each key. Small segments: a new coordinator reads what is not compacted yet.
-OFFSETS_TOPIC_CONFIGS = {"cleanup.policy": "compact", "segment.bytes": str(16 << 20)}
+OFFSETS_MESSAGE_BYTES_MIN = 1_048_588  # Kafka's default: coordinators store groups as large as that allows
+OFFSETS_TOPIC_CONFIGS = {
+    "cleanup.policy": "compact",
+    "segment.bytes": str(16 << 20),
+    "max.message.bytes": str(OFFSETS_MESSAGE_BYTES_MIN),
+}
 
 
 class Refused(Exception):
@@ -142,7 +147,7 @@ def delete_topics(cluster: Cluster, request: DeleteTopicsRequest, version: int) 
     return decision
 
 
-def check_topic_configs(configs: EffectiveConfigs, own: dict[str, str], replication_factor: int) -> None:
+def check_topic_configs(configs: EffectiveConfigs, name: str, own: dict[str, str], replication_factor: int) -> None:
     """Refuse configs of a topic that can't be used.
 
     Raises:
@@ -153,6 +158,11 @@ def check_topic_configs(configs: EffectiveConfigs, own: dict[str, str], replicat
         parsed = parse_topic_configs(configs.topic(own))
     except ConfigError as error:
         raise Refused(ErrorCode.INVALID_CONFIG, str(error)) from None
+    if name == CONSUMER_OFFSETS and parsed["max.message.bytes"] < OFFSETS_MESSAGE_BYTES_MIN:
+        raise Refused(
+            ErrorCode.INVALID_CONFIG,
+            f"max.message.bytes={parsed['max.message.bytes']}: {name} needs {OFFSETS_MESSAGE_BYTES_MIN}",
+        )
     if parsed["min.insync.replicas"] > replication_factor:
         raise Refused(
             ErrorCode.INVALID_CONFIG,
@@ -195,7 +205,7 @@ def _new_topic(
     if factor == -1:
         factor = cluster.configs.number("default.replication.factor") or default_replication_factor(brokers, domains)
     _check_factor(cluster, factor, brokers)
-    check_topic_configs(cluster.configs, new.configs, factor)
+    check_topic_configs(cluster.configs, new.name, new.configs, factor)
     replicas = place(count, factor, brokers, domains=domains, leaders_in_topic={}, load=load, start=start)
     return [
         TopicRecord(topic_id, new.name, dict(new.configs)),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from ingest.limits import KIB, LIMITS
+
 
 class GroupConfig(msgspec.Struct, frozen=True):
     """Bounds of groups; Kafka's `group.…` and `offset…` settings."""
@@ -15,4 +17,5 @@ class GroupConfig(msgspec.Struct, frozen=True):
     groups_max: int = 100_000  # of one partition of the topic
     metadata_chars_max: int = 4_096  # offset.metadata.max.bytes
     group_chars_max: int = 249
+    group_bytes_max: int = LIMITS.member_metadata_bytes_max - 4 * KIB  # of its record: one batch of 1 MiB
     offsets_retention_ms: int = 7 * 24 * 3_600_000  # offsets.retention.minutes; -1: for ever

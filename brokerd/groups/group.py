@@ -142,6 +142,11 @@ class Group:
         if code:
             effects.answers.append((token, JoinGroupResponse(int(code), request.member_id)))
             return
+        asking = self._member(request.member_id or new_member_id, request, protocols, client_id, now_ms)
+        if self._stored_bytes(asking, request.protocol_type) > self.config.group_bytes_max:
+            code, text = ErrorCode.GROUP_MAX_SIZE_REACHED, self._too_large("this member's metadata")
+            effects.answers.append((token, JoinGroupResponse(int(code), request.member_id, message=text)))
+            return
         member = self.members.get(request.member_id)
         if member is None and request.instance_id is not None and not request.member_id:
             self._join_static(request, protocols, token, new_member_id, client_id, now_ms, age_ms, effects)
@@ -156,6 +161,16 @@ class Group:
             self._joined(now_ms, age_ms, effects, anew=True)
         else:
             self._rejoin(member, request, protocols, token, now_ms, age_ms, effects)
+
+    def _stored_bytes(self, asking: Member, protocol_type: str) -> int:
+        """Return the most that the group's record takes with a member in it, in the place of the one it was before."""
+        known_id = asking.member_id if asking.instance_id is None else self.statics.get(asking.instance_id)
+        others = [member.stored_bytes for member in self.members.values() if member.member_id != known_id]
+        assigned = sum(len(member.assignment) for member in self.members.values())
+        return asking.stored_bytes + sum(others) + assigned + len(protocol_type.encode())
+
+    def _too_large(self, what: str) -> str:
+        return f"with {what} group {self.name} would not fit a record, {self.config.group_bytes_max} bytes"
 
     def _member(
         self,
@@ -236,6 +251,7 @@ class Group:
         chosen_is_same = member.metadata(self.protocol) == dict(protocols).get(self.protocol)
         member.hear(now_ms)
         member.protocols, member.attempt = protocols, request.attempt
+        member.measure()
         member.session_timeout_ms = request.session_timeout_ms
         member.rebalance_timeout_ms = request.rebalance_timeout_ms
         is_leader = member.member_id == self.leader
@@ -357,10 +373,17 @@ class Group:
             return
         member = self.members[request.member_id]
         member.hear(now_ms)
+        assigns = self.state is GroupState.COMPLETING and member.member_id == self.leader
+        if assigns:
+            size = sum(len(assignments.get(one.member_id, b"")) + one.stored_bytes for one in self.members.values())
+            if size + len(self.protocol_type.encode()) > self.config.group_bytes_max:
+                text = self._too_large("this assignment")
+                effects.answers.append((token, SyncGroupResponse(int(ErrorCode.UNKNOWN_SERVER_ERROR), message=text)))
+                return
         if member.syncing is not None:
             effects.answers.append((member.syncing, SyncGroupResponse(int(ErrorCode.REBALANCE_IN_PROGRESS))))
         member.syncing = token
-        if self.state is GroupState.COMPLETING and member.member_id == self.leader:
+        if assigns:
             for other in self.members.values():
                 other.assignment = assignments.get(other.member_id, b"")
             self.state = GroupState.STABLE

@@ -12,6 +12,7 @@ from ingest.limits import LIMITS
 from ingest.wire.group_messages import DescribedMember, MemberProcess
 from ingest.wire.message import Message
 
+STORED_BYTES = 100  # the most a member takes in the record of its group beside its texts and bytes
 WATCHED_PATIENCE_MS = 300_000  # a computation may keep all threads of a process from saying anything
 
 Token: TypeAlias = Any  # whom to answer; the core only hands it back
@@ -60,6 +61,7 @@ class Member:
         heard_ms: When it last said something.
         joining, syncing, beating: Who waits for the answer to its JoinGroup, SyncGroup or Heartbeat; None: nobody.
         beat_by_ms: When its Heartbeat is answered at the latest.
+        stored_bytes: The most it takes in the record of its group, its assignment left out.
         watched: Its process is watched: silence alone does not mean that it has gone.
         silent: Nothing was heard of it under this coordinator. It may have left under the one before, whose rebalance
             was not stored: that its process lives says nothing then.
@@ -82,6 +84,17 @@ class Member:
     beat_by_ms: int = 0
     watched: bool = False
     silent: bool = False
+    stored_bytes: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.measure()
+
+    def measure(self) -> None:
+        """Note how large it is; due when `protocols` are others."""
+        machine = "" if self.process is None else self.process.machine
+        texts = (self.member_id, self.member_id, self.instance_id or "", self.client_id, self.client_host, machine)
+        protocol_bytes = max((len(name.encode()) + len(data) for name, data in self.protocols), default=0)
+        self.stored_bytes = STORED_BYTES + sum(len(text.encode()) for text in texts) + protocol_bytes
 
     def metadata(self, protocol: str) -> bytes:
         return next((metadata for name, metadata in self.protocols if name == protocol), b"")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -30,6 +30,7 @@ LOAD_BYTES = 1 << 20  # read between two looks at the sockets: some milliseconds
 LOAD_RETRY_MS = 100
 FACTS_IN_BATCH = 5_000
 PROBE_MS = 1_000
+BATCH_BYTES, RECORD_BYTES = 512, 32  # the most a batch, and a record in it, takes beside keys and values
 FACTS_AT_ONCE = 2_000  # decoded between two looks at the sockets: as long
 
 Then = Callable[[ErrorCode], None]
@@ -172,14 +173,14 @@ class HostedShard:
     def store(self, wall_ms: int) -> bool:
         """Append what was decided; False: it could not be, and what the shard knows is not what is stored.
 
-        Cost: one batch for everything since the last call.
+        Cost: one batch for everything since the last call, more where that is large.
         """
         target = self.partition.log
         facts, self._facts = self._facts, []
         probes = self.full and [type(fact.key) for fact in facts] == [AgeKey]
         try:
-            for start in range(0, len(facts), FACTS_IN_BATCH):
-                target.append([_batch(facts[start : start + FACTS_IN_BATCH], wall_ms)], wall_ms=wall_ms)
+            for batch in _batches(facts, wall_ms, target.config.max_message_bytes):
+                target.append([batch], wall_ms=wall_ms)
         except (DiskFull, RemoteError) as error:
             if not probes:
                 log.warning("what groups do can't be stored", partition=target.partition, reason=str(error))
@@ -228,7 +229,19 @@ class HostedShard:
         self._facts.clear()
 
 
-def _batch(facts: Sequence[Fact], wall_ms: int) -> bytes:
-    keys = [encode(fact.key) for fact in facts]
-    values = [None if fact.value is None else encode(fact.value) for fact in facts]
-    return encode_batch([wall_ms] * len(facts), keys, values)
+def _batches(facts: Sequence[Fact], wall_ms: int, bytes_max: int) -> Iterator[bytes]:
+    """Encode facts as batches of no more bytes than these; each holds one fact at least."""
+    keys: list[bytes] = []
+    values: list[bytes | None] = []
+    size = BATCH_BYTES
+    for fact in facts:
+        key, value = encode(fact.key), None if fact.value is None else encode(fact.value)
+        room = RECORD_BYTES + len(key) + len(value or b"")
+        if keys and (size + room > bytes_max or len(keys) == FACTS_IN_BATCH):
+            yield encode_batch([wall_ms] * len(keys), keys, values)
+            keys, values, size = [], [], BATCH_BYTES
+        keys.append(key)
+        values.append(value)
+        size += room
+    if keys:
+        yield encode_batch([wall_ms] * len(keys), keys, values)

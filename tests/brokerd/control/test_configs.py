@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ingest.topic_config import TOPIC_SETTINGS
+from ingest.topic_name import CONSUMER_OFFSETS
 from ingest.wire.codes import ErrorCode
 from ingest.wire.messages import (
     AlterConfig,
@@ -135,3 +136,13 @@ def test_describing_what_is_not_there_is_refused(driver: Driver) -> None:
     described = driver.ask(DescribeConfigsRequest(resources)).resources
     assert [d.error_code for d in described] == [3, 42, 42]
     assert all(d.message and not d.entries for d in described)
+
+
+def test_the_topic_of_committed_offsets_always_takes_batches_as_large_as_coordinators_make(driver: Driver) -> None:
+    offsets = ConfigResource(ResourceType.TOPIC, CONSUMER_OFFSETS)
+    assert alter(driver, BROKERS, message_max_bytes="1000") == 0
+    driver.create(NewTopic(CONSUMER_OFFSETS))
+    assert values(driver, offsets, "max.message.bytes") == [("1048588", 1)]
+    for refused in ("1000", None):
+        assert alter(driver, offsets, max_message_bytes=refused) == ErrorCode.INVALID_CONFIG
+    assert alter(driver, offsets, max_message_bytes="2000000") == 0

@@ -6,7 +6,7 @@ import pytest
 
 from brokerd.groups.config import GroupConfig
 from brokerd.groups.member import WATCHED_PATIENCE_MS
-from brokerd.groups.records import GroupKey
+from brokerd.groups.records import GroupKey, GroupValue, encode
 from ingest.wire.codes import ErrorCode
 from ingest.wire.group_messages import MemberProcess
 from tests.brokerd.groups.driver import GROUP, REBALANCE_MS, SESSION_MS, Driver
@@ -367,3 +367,38 @@ def test_one_that_left_before_its_coordinator_died_does_not_stay_because_its_pro
     driver.pass_time(SESSION_MS)
     assert driver.code(waiting) == ErrorCode.REBALANCE_IN_PROGRESS
     assert len(driver.answers[driver.join(leader)].members) == 1
+
+
+# ---- the size of a group's record ------------------------------------------------------------------------------------
+
+
+def test_who_would_make_the_record_of_a_group_too_large_is_refused_alone() -> None:
+    driver = Driver(GroupConfig(initial_rebalance_delay_ms=0, group_bytes_max=2_000))
+    (leader,), generation = driver.stable(1)
+    token = driver.join(protocols=[("range", b"x" * 1_800)])
+    assert driver.code(token) == ErrorCode.GROUP_MAX_SIZE_REACHED
+    assert "2000 bytes" in driver.answers[token].message
+    assert (state(driver), driver.code(driver.heartbeat(leader, generation))) == ("Stable", 0)
+    assert driver.code(driver.join(leader, [("range", b"x" * 2_000)])) == ErrorCode.GROUP_MAX_SIZE_REACHED
+
+
+def test_an_assignment_that_does_not_fit_the_record_of_a_group_is_refused_and_a_smaller_one_is_taken() -> None:
+    driver = Driver(GroupConfig(initial_rebalance_delay_ms=0, group_bytes_max=2_000))
+    leader = driver.answers[driver.join()].member_id
+    before = len(driver.stored)
+    token = driver.sync(leader, 1, {leader: b"x" * 1_900})
+    assert driver.code(token) == ErrorCode.UNKNOWN_SERVER_ERROR
+    assert "2000 bytes" in driver.answers[token].message
+    assert len(driver.stored) == before
+    assert driver.code(driver.sync(leader, 1, {leader: b"x"})) == 0
+
+
+def test_the_record_of_a_group_is_never_larger_than_what_is_allowed() -> None:
+    driver = Driver(GroupConfig(initial_rebalance_delay_ms=100, group_bytes_max=20_000))
+    for number in range(100):
+        texts = {"instance_id": f"Ж{number}" * 5, "client_host": "Ж" * number, "process": PROCESS}
+        driver.join(protocols=[("range", b"x" * number), ("sticky", b"x")], **texts)
+    driver.pass_time(100)
+    (value,) = [fact.value for fact in driver.stored]
+    assert isinstance(value, GroupValue)
+    assert 13_000 < len(encode(value)) <= 20_000

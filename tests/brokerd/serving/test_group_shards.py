@@ -1,0 +1,81 @@
+"""What coordinators store in their partitions and load from them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from brokerd.storage.config import LogConfig
+from ingest.records.header import hop_headers
+from ingest.wire.codes import ErrorCode
+from ingest.wire.group_messages import (
+    CommittedOffset,
+    JoinGroupRequest,
+    OffsetCommitRequest,
+    OffsetFetchRequest,
+)
+from tests.brokerd.serving.group_room import READ, LedRoom
+from tests.brokerd.storage.stores import Store
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    store = Store(tmp_path, reserve_bytes=65536)
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def room(store: Store) -> LedRoom:
+    room = LedRoom(store)
+    room.load()
+    return room
+
+
+def batch_bytes(room: LedRoom) -> list[int]:
+    log = room.partitions[0].log
+    sizes: list[int] = []
+    offset = log.start_offset
+    while offset < log.end_offset:
+        for _, header in hop_headers(log.read(offset, 1 << 20, end=log.end_offset)):
+            sizes.append(header.size)
+            offset = header.next_offset
+    return sizes
+
+
+def test_what_one_round_decides_is_stored_whatever_its_size(room: LedRoom) -> None:
+    for number in range(18):
+        offsets = [CommittedOffset(READ, partition, number, metadata="x" * 4000) for partition in range(15)]
+        room.send(OffsetCommitRequest(f"g{number}", offsets))
+    answers = room.store()
+    assert [answer.error_code for answer in answers] == [0] * 18
+    sizes = batch_bytes(room)
+    assert len(sizes) > 1
+    assert max(sizes) <= LogConfig().max_message_bytes
+    room.lead()
+    room.load()
+    assert [item.offset for item in room.ask(OffsetFetchRequest("g17")).offsets] == [17] * 15
+
+
+def test_offsets_of_a_deleted_topic_are_forgotten_at_load_however_long_the_names_of_groups_are(room: LedRoom) -> None:
+    names = [f"{number:04d}" + "Ж" * 240 for number in range(1_200)]
+    for name in names:
+        offsets = [CommittedOffset(READ, partition, 7) for partition in range(2)]
+        assert room.ask(OffsetCommitRequest(name, offsets)).error_code == 0
+    room.update(deleted=[READ])
+    room.lead()
+    room.load()
+    room.store()
+    assert room.ask(OffsetFetchRequest(names[0])).offsets == []
+    room.lead()
+    room.load()
+    assert room.ask(OffsetFetchRequest(names[-1])).offsets == []
+
+
+def test_a_group_too_large_for_a_record_is_refused_and_the_others_of_its_partition_go_on(room: LedRoom) -> None:
+    assert room.ask(OffsetCommitRequest("other", [CommittedOffset(READ, 0, 7)])).error_code == 0
+    join = JoinGroupRequest("large", "", 10_000, 60_000, "consumer", ["range"], require_known_member_id=False)
+    assert room.ask(join, b"x" * (1 << 20)).error_code == ErrorCode.GROUP_MAX_SIZE_REACHED
+    assert [item.offset for item in room.ask(OffsetFetchRequest("other")).offsets] == [7]

@@ -46,6 +46,7 @@ CHECKPOINT_MS = 5000
 PEER_LIMITS = Limits(request_header_bytes_max=4 << 20, payload_frames_max=0)
 HELD_MAX = PARKED_MAX + 100  # answers kept for one peer that ZeroMQ has no room for
 HELD_TOTAL_MAX = 100_000
+HELD_BYTES_MAX = 64 << 20  # of all that is kept
 HELD_RETRY_MS = 5
 SHUTDOWN_MS_MAX = 2000  # how long others have to take over what this broker leads before it ends
 TELL_MS = 1000  # between two lines about messages nobody can read: what comes from outside may not fill the disk
@@ -106,7 +107,7 @@ class _Loop:
         self.malformed = 0
         self._malformed_told_ms = -TELL_MS
         self._held: dict[tuple[int, bytes], list[Answer]] = {}
-        self._held_count = 0
+        self._held_count = self._held_bytes = 0
         self._stop_at_ms: int | None = None
         self.unroutable = 0
 
@@ -275,7 +276,7 @@ class _Loop:
     def _send_held(self) -> None:
         """Send what ZeroMQ had no room for, as far as it has some now."""
         held, self._held = self._held, {}
-        self._held_count = 0
+        self._held_count = self._held_bytes = 0
         for waiting in held.values():
             for answer in waiting:
                 if answer.peer.connection in self._held or not self._send_answer(answer):
@@ -284,11 +285,13 @@ class _Loop:
     def _hold(self, answer: Answer) -> None:
         """Keep an answer for a peer that has not read the earlier ones: a flush may release hundreds at once."""
         waiting = self._held.setdefault(answer.peer.connection, [])
-        if answer.payload or len(waiting) >= HELD_MAX or self._held_count >= HELD_TOTAL_MAX:
+        full = self._held_count >= HELD_TOTAL_MAX or self._held_bytes + len(answer.header) > HELD_BYTES_MAX
+        if answer.payload or len(waiting) >= HELD_MAX or full:
             self.unroutable += 1  # it does not read at all: it asks again or it does not
             return
         waiting.append(answer)
         self._held_count += 1
+        self._held_bytes += len(answer.header)
 
     def _send_answer(self, answer: Answer) -> bool:
         """Hand an answer to ZeroMQ; False: it has no room for the peer now."""

@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from brokerd.groups.shard import Shard
 
 PAYLOAD_BYTES_MAX = 4 * MIB  # what members say of themselves in one request
+DESCRIBED_BYTES = MIB  # after so many no further group is described in one answer
 WAITING_MAX = 100_000  # answers of one partition that wait for a commit
 
 GROUP_APIS = frozenset(
@@ -279,14 +280,20 @@ class GroupRoom:
         self._outbox.answer(peer, request.correlation_id, ListGroupsResponse(int(code), wanted))
 
     def _describe(self, peer: Peer, request: Request, body: DescribeGroupsRequest) -> None:
+        """Describe each group once, as far as there is room: a request of 64 KiB can name thousands of large ones."""
         described = []
-        for group in body.groups:
+        size = 0
+        for group in dict.fromkeys(body.groups):
             hosted = self._hosted(group)
             if isinstance(hosted, ErrorCode):
                 described.append(DescribedGroup(int(hosted), group))
+            elif size >= DESCRIBED_BYTES:
+                text = "the answer is full: ask for fewer groups"
+                described.append(DescribedGroup(int(ErrorCode.MESSAGE_TOO_LARGE), group, state="", message=text))
             else:
                 assert hosted.shard is not None
                 described.append(hosted.shard.describe(group))
+                size += len(msgspec.msgpack.encode(described[-1]))
         self._outbox.answer(peer, request.correlation_id, DescribeGroupsResponse(described))
 
     def _delete(self, peer: Peer, request: Request, body: DeleteGroupsRequest) -> None:

@@ -265,6 +265,8 @@ class DescribedGroup(Message, frozen=True):
 
 
 class DescribeGroupsResponse(Message, frozen=True):
+    """Each group that was named, once; MESSAGE_TOO_LARGE from where the answer is full."""
+
     groups: list[DescribedGroup]
 
 

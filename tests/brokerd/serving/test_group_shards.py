@@ -10,12 +10,15 @@ import pytest
 from brokerd.storage.config import LogConfig
 from ingest.records.header import hop_headers
 from ingest.wire.codes import ErrorCode
+from ingest.wire.frames import decode_body
 from ingest.wire.group_messages import (
     CommittedOffset,
+    DescribeGroupsRequest,
     JoinGroupRequest,
     OffsetCommitRequest,
     OffsetFetchRequest,
 )
+from ingest.wire.messages import ApiKey
 from tests.brokerd.serving.group_room import READ, LedRoom
 from tests.brokerd.storage.stores import Store
 
@@ -79,3 +82,19 @@ def test_a_group_too_large_for_a_record_is_refused_and_the_others_of_its_partiti
     join = JoinGroupRequest("large", "", 10_000, 60_000, "consumer", ["range"], require_known_member_id=False)
     assert room.ask(join, b"x" * (1 << 20)).error_code == ErrorCode.GROUP_MAX_SIZE_REACHED
     assert [item.offset for item in room.ask(OffsetFetchRequest("other")).offsets] == [7]
+
+
+def test_a_group_is_described_once_and_no_answer_grows_with_how_many_are_asked_for(room: LedRoom) -> None:
+    names = [f"g{number}" for number in range(8)]
+    for name in names:
+        join = JoinGroupRequest(name, "", 10_000, 60_000, "consumer", ["range"], require_known_member_id=False)
+        room.send(join, b"x" * 400_000)
+    room.now_ms += 1_000
+    room.room.tick(room.now_ms)
+    room.store()
+    room.send(DescribeGroupsRequest(names * 500))
+    (response,) = room.store()
+    answer = decode_body(response, ApiKey.DESCRIBE_GROUPS)
+    assert [group.group for group in answer.groups] == names
+    codes = [group.error_code for group in answer.groups]
+    assert codes == [ErrorCode.NONE] * 3 + [ErrorCode.MESSAGE_TOO_LARGE] * 5

@@ -9,7 +9,7 @@ from typing import Any
 import zmq
 
 from brokerd.groups.member import Watch
-from ingest.machine import pid_namespace, start_ticks
+from ingest.machine import PID_MAX, has_ended, pid_namespace
 from ingest.wire.group_messages import MemberProcess
 
 WATCHED_MAX = 4096  # a descriptor each; members beyond have to be heard
@@ -32,7 +32,10 @@ class MemberProcesses:
         self._members: dict[int, MemberKey] = {}
 
     def carry_out(self, watches: Iterable[Watch]) -> tuple[list[MemberKey], list[MemberKey]]:
-        """Begin and end to watch; return whose processes are seen to live, and whose have ended already."""
+        """Begin and end to watch; return whose processes are seen to live, and whose have ended already.
+
+        Those of whom neither is known are not watched: they have to be heard.
+        """
         alive, ended = [], []
         for watch in watches:
             key = (watch.group, watch.member_id)
@@ -40,25 +43,27 @@ class MemberProcesses:
             process = watch.process
             if process is None or (process.machine, process.pid_namespace) != (self._machine, self._namespace):
                 continue
-            if self._open(key, process):
-                alive.append(key)
-            elif start_ticks(process.pid) != process.start_ticks:
+            if not 0 < process.pid <= PID_MAX:
+                continue
+            fd = self._open(process)
+            has_gone = has_ended(process.pid, process.start_ticks)  # after it was opened: it can't be recycled now
+            if has_gone:
                 ended.append(key)
+            if fd is not None and has_gone is False:
+                self._fds[key], self._members[fd] = fd, key
+                self._poller.register(fd, zmq.POLLIN)
+                alive.append(key)
+            elif fd is not None:
+                os.close(fd)
         return alive, ended
 
-    def _open(self, key: MemberKey, process: MemberProcess) -> bool:
-        if len(self._fds) >= WATCHED_MAX or process.pid <= 0:
-            return False
+    def _open(self, process: MemberProcess) -> int | None:
+        if len(self._fds) >= WATCHED_MAX:
+            return None
         try:
-            fd = os.pidfd_open(process.pid)
+            return os.pidfd_open(process.pid)
         except OSError:
-            return False
-        if start_ticks(process.pid) != process.start_ticks:  # looked at after it was opened: it can't be recycled now
-            os.close(fd)
-            return False
-        self._fds[key], self._members[fd] = fd, key
-        self._poller.register(fd, zmq.POLLIN)
-        return True
+            return None
 
     def _forget(self, key: MemberKey) -> None:
         fd = self._fds.pop(key, None)

@@ -18,8 +18,11 @@ from brokerd.groups.config import GroupConfig
 from brokerd.groups.member import Effects, Loss, Member, Token, Watch, loaded
 from brokerd.groups.records import Fact, GroupKey, GroupValue, StoredState
 from brokerd.groups.roster import Roster
+from ingest.client.groups.consumer_protocol import decode_subscription
+from ingest.errors import ProtocolError
 from ingest.wire.codes import ErrorCode
 from ingest.wire.group_messages import (
+    CONSUMER_PROTOCOL,
     DescribedGroup,
     HeartbeatRequest,
     HeartbeatResponse,
@@ -212,7 +215,11 @@ class Group:
         age_ms: int,
         effects: Effects,
     ) -> None:
-        """Take a static member that has started anew: it gets the place of the one before, all stays (KIP-345)."""
+        """Take a static member that has started anew: it gets the place of the one before (KIP-345).
+
+        All stays, as long as it wants the same topics and the protocol that would be chosen now is the chosen one. A
+        leader is told not to assign anew (KIP-814).
+        """
         assert request.instance_id is not None
         old = self._roster.static(request.instance_id)
         member = self._member(new_member_id, request, protocols, client_id, now_ms)
@@ -222,16 +229,25 @@ class Group:
             return
         self._take_out(old, ErrorCode.FENCED_INSTANCE_ID, effects)
         member.assignment = old.assignment
-        same = old.metadata(self.protocol) == member.metadata(self.protocol)
+        same = self._wants_the_same(old.metadata(self.protocol), member.metadata(self.protocol))
         was_leader = self.leader == old.member_id
         if was_leader:
             self.leader = new_member_id
         self._add(member, request, token, effects)
-        if self.state is GroupState.STABLE and same:
+        if self.state is GroupState.STABLE and same and self._roster.choose_protocol() == self.protocol:
             self._store(effects)
             self._answer_join(member, effects, skip_assignment=was_leader)
         else:
             self._joined(now_ms, age_ms, effects, anew=False)
+
+    def _wants_the_same(self, before: bytes, now: bytes) -> bool:
+        """Whether metadata asks for what it asked for before; a consumer's tells also what it had when it joined."""
+        if before == now or self.protocol_type != CONSUMER_PROTOCOL:
+            return before == now
+        try:
+            return set(decode_subscription(before).topics) == set(decode_subscription(now).topics)
+        except ProtocolError:
+            return False
 
     def _rejoin(
         self,

@@ -416,16 +416,24 @@ def test_a_member_that_waits_for_its_user_costs_no_time(cluster: Cluster, topic:
         assert time.process_time() - before < 0.3, "a thread spins"
 
 
+def generation_of(cluster: Cluster, group: str) -> int:
+    with Admin(cluster.bootstrap) as admin:
+        return admin.describe_groups([group])[group].generation
+
+
 def test_a_static_member_that_comes_back_moves_nothing(cluster: Cluster, topic: str, group: str) -> None:
     options = {"group_id": group, "group_instance_id": "a"}
     with Consumer(cluster.bootstrap, [topic], group_id=group, group_instance_id="b") as other:
+        until(lambda: shares(other) == [PARTITIONS], other)  # it leads
         with Consumer(cluster.bootstrap, [topic], **options) as first:  # type: ignore[arg-type]
             until(lambda: shares(first, other) == [3, 3], first, other)
             had = first.assignment()
+            generation = generation_of(cluster, group)
         with Consumer(cluster.bootstrap, [topic], **options) as second:  # type: ignore[arg-type]
             until(lambda: shares(second) == [3], second)
             assert sorted(second.assignment()) == sorted(had)
             assert shares(other) == [3]
+            assert generation_of(cluster, group) == generation
 
 
 def test_a_static_member_under_the_same_name_ends_the_older_one(cluster: Cluster, topic: str, group: str) -> None:

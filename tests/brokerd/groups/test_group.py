@@ -7,6 +7,8 @@ import pytest
 from brokerd.groups.config import GroupConfig
 from brokerd.groups.member import WATCHED_PATIENCE_MS
 from brokerd.groups.records import GroupKey, GroupValue, encode
+from ingest.client.groups.consumer_protocol import Subscription, encode_subscription
+from ingest.client.positions import TopicPartition
 from ingest.wire.codes import ErrorCode
 from ingest.wire.group_messages import MemberProcess
 from tests.brokerd.groups.driver import GROUP, REBALANCE_MS, SESSION_MS, Driver
@@ -298,6 +300,38 @@ def test_a_static_member_that_starts_anew_has_its_place_again_and_the_old_one_is
     assert driver.code(driver.sync(old, generation, instance_id="i")) == ErrorCode.FENCED_INSTANCE_ID
     driver.fail_over()
     assert driver.code(driver.heartbeat(answer.member_id, generation, instance_id="i")) == 0
+
+
+def test_a_static_member_moves_nothing_when_it_comes_back_and_has_nothing_yet() -> None:
+    """What it had, and since when, stands in the metadata it joined with before: it differs nearly always."""
+    driver = Driver()
+    had = Subscription(("a", "b"), (TopicPartition("a", 0),), generation=7, user_data=b"sticky")
+    token = driver.join(protocols=[("range", encode_subscription(had))], instance_id="i")
+    old = driver.answers[token].member_id
+    driver.sync(old, 1, {old: b"mine"}, instance_id="i")
+    again = driver.join(protocols=[("range", encode_subscription(Subscription(("b", "a"))))], instance_id="i")
+    answer = driver.answers[again]
+    assert (answer.generation, answer.skip_assignment, state(driver)) == (1, True, "Stable")
+    assert driver.answers[driver.sync(answer.member_id, 1, instance_id="i")].assignment == b"mine"
+    assert driver.rebalances == 1
+
+
+@pytest.mark.parametrize(
+    "protocols",
+    [
+        [("range", encode_subscription(Subscription(("a", "c"))))],
+        [("range", b"no subscription")],
+        [("sticky", encode_subscription(Subscription(("a",)))), ("range", encode_subscription(Subscription(("a",))))],
+    ],
+)
+def test_a_static_member_that_comes_back_for_something_else_begins_a_rebalance(
+    protocols: list[tuple[str, bytes]],
+) -> None:
+    driver = Driver()
+    wants = encode_subscription(Subscription(("a",)))
+    old = driver.answers[driver.join(protocols=[("range", wants)], instance_id="i")].member_id
+    driver.sync(old, 1, {old: b"mine"}, instance_id="i")
+    assert driver.answers[driver.join(protocols=protocols, instance_id="i")].generation == 2
 
 
 def test_an_instance_that_nobody_is_does_not_speak_for_a_member() -> None:

@@ -462,6 +462,7 @@ class Group:
         if member is None:
             return
         member.watched = False
+        member.heard_ms = now_ms  # it was seen to live until now, however long it had said nothing
         if member.instance_id is None:
             effects.lost.append(Loss.PROCESS_ENDED)
             self._remove([member], now_ms, age_ms, effects)

@@ -352,6 +352,18 @@ def test_a_static_member_whose_process_ends_keeps_its_place_for_its_session() ->
     assert state(driver) == "Empty"
 
 
+def test_a_static_member_whose_process_ends_after_a_long_computation_has_a_whole_session_too() -> None:
+    driver = Driver()
+    member, _ = static(driver)
+    driver.shard.watched(GROUP, member)
+    driver.pass_time(SESSION_MS * 3)
+    driver.take(driver.shard.process_ended(GROUP, member, driver.now_ms))
+    driver.pass_time(SESSION_MS - 1)
+    assert state(driver) == "Stable"
+    driver.pass_time(2)
+    assert state(driver) == "Empty"
+
+
 def test_an_administrator_takes_a_static_member_out_by_its_instance() -> None:
     driver = Driver()
     static(driver)

@@ -68,6 +68,7 @@ class HostedShard:
         self.damage = ""
         self.full = full
         self.probe_at_ms = 0
+        self._damage_told = ""
         self._loading = Shard(config)
         self._load_at_ms = 0
         self._load_offset = partition.log.start_offset
@@ -110,9 +111,7 @@ class HostedShard:
             try:
                 self._read(source)
             except CorruptBatch as error:
-                self.damage = str(error)
-                self._load_offset = max(self._load_offset + 1, getattr(error, "next_offset", -1))
-                log.error("records of groups are lost to damage", partition=source.partition, reason=self.damage)
+                self._damaged(source, error, now_ms)
             except LogDirOffline:
                 raise
             except StorageError as error:  # no descriptor left
@@ -129,14 +128,31 @@ class HostedShard:
             self.take(self.shard.loaded(now_ms))
             self.take(self.shard.topics_deleted(deleted_topics))
 
+    def _damaged(self, source: Log, error: CorruptBatch, now_ms: int) -> None:
+        """Wait until another replica leads, which has the records, or there is none: only then they are lost."""
+        text = str(error)
+        if self.partition.is_alone:
+            self._load_offset = max(self._load_offset + 1, getattr(error, "next_offset", -1))
+            log.error("records of groups are lost to damage", partition=source.partition, reason=text)
+        else:
+            self._load_at_ms = now_ms + LOAD_RETRY_MS
+            if text != self._damage_told:
+                log.error("groups wait for a leader without damage", partition=source.partition, reason=text)
+        self.damage = self._damage_told = text
+
     def _read(self, source: Log) -> None:
+        self._load_offset = max(self._load_offset, source.start_offset)
         data = source.read(self._load_offset, LOAD_BYTES, end=self._load_end)
         for position, header in hop_headers(data):
             batch = data[position : position + header.size]
-            columns = decode_batch(batch, self.partition.topic, source.partition, header)
+            self._load_offset = header.next_offset
+            try:
+                columns = decode_batch(batch, self.partition.topic, source.partition, header)
+            except (CorruptBatch, UnsupportedFormat) as error:  # it is what its leader stored: all copies are alike
+                log.error("a batch of groups is not understood", partition=source.partition, reason=str(error))
+                continue
             pairs = zip(columns.keys.to_list(), columns.values.to_list(), strict=True)
             self._found.update((key, value) for key, value in pairs if key is not None)
-            self._load_offset = header.next_offset
 
     # ---- deciding ----------------------------------------------------------------------------------------------------
 

@@ -24,15 +24,19 @@ PEER = Peer(0, b"p")
 
 
 class LedRoom:
-    """A room whose partitions are led here; what it appends is committed at once."""
+    """A room whose partitions are led here; what it appends is committed at once.
 
-    def __init__(self, store: Store, *, partitions: int = 1, replicas: Sequence[int] = (1,)) -> None:
+    Attributes:
+        in_sync: The brokers that hold what is committed.
+    """
+
+    def __init__(self, store: Store, *, partitions: int = 1, in_sync: Sequence[int] = (1,)) -> None:
         directory = store.directory or store.open_directory()
         self.outbox = Outbox()
         self.room = GroupRoom(self.outbox, "1-1")
         self.epoch = 0
         self.now_ms = 0
-        self.replicas = list(replicas)
+        self.in_sync = list(in_sync)
         self.partitions = [
             Partition(CONSUMER_OFFSETS, directory.partition(TOPIC, number, store.config), 1)
             for number in range(partitions)
@@ -59,8 +63,8 @@ class LedRoom:
         self.epoch += 1
         for partition in self.partitions:
             self.epoch = max(self.epoch, partition.log.last_epoch + 1)
-            state = PartitionState(leader=1, leader_epoch=self.epoch, replicas=self.replicas, isr=[1])
-            partition.lead(state, {1: 1}, min_in_sync=0, domains=Domains(), now_ms=0)
+            state = PartitionState(leader=1, leader_epoch=self.epoch, replicas=self.in_sync, isr=self.in_sync)
+            partition.lead(state, dict.fromkeys(self.in_sync, 1), min_in_sync=0, domains=Domains(), now_ms=0)
             self.room.lead(partition)
 
     def load(self) -> None:

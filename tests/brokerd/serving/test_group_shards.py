@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from brokerd.serving import group_shards
 from brokerd.storage.config import LogConfig
 from ingest.records.header import hop_headers
 from ingest.wire.codes import ErrorCode
@@ -20,7 +21,7 @@ from ingest.wire.group_messages import (
 )
 from ingest.wire.messages import ApiKey
 from tests.brokerd.serving.group_room import READ, LedRoom
-from tests.brokerd.storage.stores import Store
+from tests.brokerd.storage.stores import PARTITION_DIRECTORY, Store, make_batch
 
 
 @pytest.fixture
@@ -82,6 +83,60 @@ def test_a_group_too_large_for_a_record_is_refused_and_the_others_of_its_partiti
     join = JoinGroupRequest("large", "", 10_000, 60_000, "consumer", ["range"], require_known_member_id=False)
     assert room.ask(join, b"x" * (1 << 20)).error_code == ErrorCode.GROUP_MAX_SIZE_REACHED
     assert [item.offset for item in room.ask(OffsetFetchRequest("other")).offsets] == [7]
+
+
+# ---- damage ----------------------------------------------------------------------------------------------------------
+
+
+def commit(room: LedRoom, group: str, offset: int) -> None:
+    assert room.ask(OffsetCommitRequest(group, [CommittedOffset(READ, 0, offset)])).error_code == 0
+
+
+def damage_last_batch(store: Store) -> None:
+    (path,) = (store.path / PARTITION_DIRECTORY).glob("*.log")
+    data = path.read_bytes()
+    with path.open("r+b") as file:
+        file.seek(len(data.rstrip(bytes(1))) - 8)
+        file.write(b"XX")
+
+
+def test_no_older_offset_is_given_out_where_another_replica_has_the_latest(store: Store) -> None:
+    room = LedRoom(store, in_sync=(1, 2))
+    room.load()
+    commit(room, "g", 7)
+    commit(room, "g", 8)
+    damage_last_batch(store)
+    room.lead()
+    for _ in range(20):
+        room.now_ms += 50
+        room.room.load_some(room.now_ms)
+        assert room.ask(OffsetFetchRequest("g")) == ErrorCode.COORDINATOR_LOAD_IN_PROGRESS
+    assert list(room.room.damaged) == room.partitions
+    room.in_sync = [1]
+    room.lead()
+    room.load()
+    assert [item.offset for item in room.ask(OffsetFetchRequest("g")).offsets] == [7]
+
+
+def test_a_batch_that_nobody_understands_is_passed_and_told_once(
+    room: LedRoom, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for offset in range(5):
+        room.send(OffsetCommitRequest("g", [CommittedOffset(READ, 0, offset)]))
+    room.store()
+    commit(room, "other", 7)
+    log = room.partitions[0].log
+    log.append([make_batch(b"no columns at all", count=1_000)], wall_ms=0)
+    told: list[str] = []
+    monkeypatch.setattr(group_shards.log, "error", lambda event, **_: told.append(event))
+    room.lead()
+    room.load()
+    assert told == ["a batch of groups is not understood"]
+    assert room.room.damaged == {}
+    assert [item.offset for item in room.ask(OffsetFetchRequest("other")).offsets] == [7]
+
+
+# ---- describing ------------------------------------------------------------------------------------------------------
 
 
 def test_a_group_is_described_once_and_no_answer_grows_with_how_many_are_asked_for(room: LedRoom) -> None:

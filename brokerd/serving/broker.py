@@ -133,7 +133,7 @@ class _Loop:
             while True:
                 now_ms = time.monotonic_ns() // 1_000_000
                 wait_ms = max(0, min(POLL_MS_MAX, handler.next_deadline_ms() - now_ms))
-                if handler.partitions.pending or handler.groups.loading:
+                if handler.partitions.pending:
                     wait_ms = 0
                 if self._held:
                     wait_ms = min(wait_ms, HELD_RETRY_MS)

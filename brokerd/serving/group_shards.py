@@ -49,6 +49,7 @@ class HostedShard:
 
     Attributes:
         shard: None until everything stored was read.
+        load_at_ms: When `load_some` goes on, as long as there is no shard.
         damage: Where stored records are bad; empty: nowhere.
         watches: Processes to watch, and no longer to watch; the owner takes them.
         full: What was decided last could not be stored: nothing is decided until something can be again.
@@ -70,7 +71,7 @@ class HostedShard:
         self.probe_at_ms = 0
         self._damage_told = ""
         self._loading = Shard(config)
-        self._load_at_ms = 0
+        self.load_at_ms = 0
         self._load_offset = partition.log.start_offset
         self._load_end = partition.log.end_offset
         self._found: dict[bytes, bytes | None] = {}
@@ -91,6 +92,13 @@ class HostedShard:
         self._loading.configure(config)
 
     @property
+    def next_ms(self) -> int:
+        """Return when to read on, to try whether there is room again, or to do what time demands."""
+        if self.shard is None:
+            return self.load_at_ms
+        return self.probe_at_ms if self.full else self.shard.next_ms()
+
+    @property
     def waiting(self) -> int:
         """How many answers wait for what was decided before them to be committed."""
         return len(self._waiting) + len(self._undecided) + len(self._calls) + len(self._calls_undecided)
@@ -104,8 +112,6 @@ class HostedShard:
             deleted_topics: What was committed to these is forgotten.
         Cost: a megabyte, or some thousand records.
         """
-        if now_ms < self._load_at_ms:
-            return
         source = self.partition.log
         if self._load_offset < self._load_end:
             try:
@@ -115,7 +121,7 @@ class HostedShard:
             except LogDirOffline:
                 raise
             except StorageError as error:  # no descriptor left
-                self._load_at_ms = now_ms + LOAD_RETRY_MS
+                self.load_at_ms = now_ms + LOAD_RETRY_MS
                 log.warning("groups can't be loaded yet", partition=source.partition, reason=str(error))
             return
         for _ in range(min(FACTS_AT_ONCE, len(self._found))):
@@ -135,7 +141,7 @@ class HostedShard:
             self._load_offset = max(self._load_offset + 1, getattr(error, "next_offset", -1))
             log.error("records of groups are lost to damage", partition=source.partition, reason=text)
         else:
-            self._load_at_ms = now_ms + LOAD_RETRY_MS
+            self.load_at_ms = now_ms + LOAD_RETRY_MS
             if text != self._damage_told:
                 log.error("groups wait for a leader without damage", partition=source.partition, reason=text)
         self.damage = self._damage_told = text

@@ -145,9 +145,9 @@ class GroupRoom:
         return any(hosted.shard is None for hosted in self._shards.values())
 
     def load_some(self, now_ms: int) -> None:
-        """Go on reading what is stored."""
+        """Go on reading what is stored of the first groups that are due: others do not wait for those that can't be."""
         for hosted in self._shards.values():
-            if hosted.shard is None:
+            if hosted.shard is None and hosted.load_at_ms <= now_ms:
                 hosted.load_some(now_ms, self._deleted_topics)
                 if hosted.damage:
                     self.damaged[hosted.partition], hosted.damage = hosted.damage, ""
@@ -368,11 +368,11 @@ class GroupRoom:
             hosted.committed()
 
     def next_deadline_ms(self) -> int | None:
-        """Return when `tick` is due at the latest."""
+        """Return when `tick` or `load_some` is due at the latest."""
         times = [
-            hosted.probe_at_ms if hosted.full else hosted.shard.next_ms()
+            hosted.next_ms
             for hosted in self._shards.values()
-            if hosted.shard is not None and hosted.partition.enough_in_sync
+            if hosted.shard is None or hosted.partition.enough_in_sync
         ]
         return min(times, default=None)
 

@@ -9,6 +9,7 @@ import pytest
 
 from brokerd.serving import group_shards
 from brokerd.storage.config import LogConfig
+from ingest.errors import StorageError
 from ingest.records.header import hop_headers
 from ingest.wire.codes import ErrorCode
 from ingest.wire.frames import decode_body
@@ -116,6 +117,35 @@ def test_no_older_offset_is_given_out_where_another_replica_has_the_latest(store
     room.lead()
     room.load()
     assert [item.offset for item in room.ask(OffsetFetchRequest("g")).offsets] == [7]
+
+
+def test_groups_that_can_not_be_loaded_yet_hold_up_no_others_and_are_tried_again_later(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room = LedRoom(store, partitions=2)
+    room.load()
+    first, second = (next(room.named(partition)) for partition in range(2))
+    commit(room, first, 7)
+    commit(room, second, 7)
+    opened = room.partitions[0].log
+    refused: list[int] = []
+
+    def refuse(*_: object, **__: object) -> memoryview:
+        refused.append(room.now_ms)
+        raise StorageError("no descriptor left")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(opened, "read", refuse)
+        room.lead()
+        assert room.room.next_deadline_ms() == 0
+        for _ in range(4):
+            room.room.load_some(room.now_ms)
+        assert [item.offset for item in room.ask(OffsetFetchRequest(second)).offsets] == [7]
+        assert room.room.next_deadline_ms() == group_shards.LOAD_RETRY_MS
+        assert len(refused) == 1
+    room.now_ms += group_shards.LOAD_RETRY_MS
+    room.load()
+    assert [item.offset for item in room.ask(OffsetFetchRequest(first)).offsets] == [7]
 
 
 def test_a_batch_that_nobody_understands_is_passed_and_told_once(

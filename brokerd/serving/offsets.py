@@ -10,6 +10,7 @@ from ingest.wire.frames import Request
 from ingest.wire.messages import (
     EARLIEST_TIMESTAMP,
     LATEST_TIMESTAMP,
+    OFFSET_LAG_PARTITIONS_MAX,
     DeletedRecords,
     DeleteRecordsRequest,
     DeleteRecordsResponse,
@@ -76,6 +77,11 @@ class OffsetsRoom:
     def offset_lag(self, peer: Peer, request: Request, wall_ms: int) -> None:
         """Say what readers at offsets have not read yet, as `Log.unread` finds it."""
         body: OffsetLagRequest = request.body
+        count = len(body.partitions)
+        if count > OFFSET_LAG_PARTITIONS_MAX:
+            text = f"{count} partitions; one request may ask for {OFFSET_LAG_PARTITIONS_MAX}"
+            self._outbox.refuse(peer, request.correlation_id, ErrorCode.INVALID_REQUEST, text)
+            return
         lags = [self._offset_lag(item, wall_ms) for item in body.partitions]
         self._outbox.answer(peer, request.correlation_id, OffsetLagResponse(lags))
 

@@ -11,11 +11,17 @@ from ingest.client.cluster import Answered, Cluster, monotonic_ms
 from ingest.client.positions import TopicPartition
 from ingest.errors import ForebayError, ProtocolError, RemoteError, RequestTimedOut
 from ingest.wire.codes import ErrorCode, error_from_code
-from ingest.wire.messages import OffsetLag, OffsetLagPartition, OffsetLagRequest, PartitionMetadata, TopicMetadata
+from ingest.wire.messages import (
+    OFFSET_LAG_PARTITIONS_MAX,
+    OffsetLag,
+    OffsetLagPartition,
+    OffsetLagRequest,
+    PartitionMetadata,
+    TopicMetadata,
+)
 
 RETRY_MS = 20
 TRY_MS = 2_000
-ITEMS_MAX = 100  # in one request, at some 35 us each: others wait for their leader no longer than 4 ms
 AT_THE_END = 2**63 - 1  # the offset of a reader that asks where the log ends and nothing else
 
 
@@ -102,7 +108,7 @@ class _Survey:
             if known is None:
                 continue
             topic_id, item = known
-            if item.leader not in self._under_way and len(portions[item.leader]) < ITEMS_MAX:
+            if item.leader not in self._under_way and len(portions[item.leader]) < OFFSET_LAG_PARTITIONS_MAX:
                 asked = OffsetLagPartition(topic_id, item.partition, place.offset, item.leader_epoch)
                 portions[item.leader].append((place, asked))
         self._retry_at_ms = now_ms + RETRY_MS

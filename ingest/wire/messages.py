@@ -239,8 +239,11 @@ class OffsetLagPartition(Message, frozen=True):
     leader_epoch: int = -1
 
 
+OFFSET_LAG_PARTITIONS_MAX = 100  # at some 35 us each: others wait for their leader no longer than 4 ms
+
+
 class OffsetLagRequest(Message, frozen=True):
-    """Ask leaders what readers have not read yet."""
+    """Ask a leader what readers have not read yet, in OFFSET_LAG_PARTITIONS_MAX partitions at most."""
 
     partitions: list[OffsetLagPartition]
 

@@ -10,10 +10,10 @@ import pytest
 from brokerd.serving.offsets import OffsetsRoom
 from brokerd.serving.outbox import Outbox, Peer
 from brokerd.serving.partition import Partition
-from ingest.errors import StorageError
+from ingest.errors import RemoteError, StorageError
 from ingest.wire.codes import ErrorCode
 from ingest.wire.frames import Request, decode_body, decode_response
-from ingest.wire.messages import ApiKey, OffsetLag, OffsetLagPartition, OffsetLagRequest
+from ingest.wire.messages import OFFSET_LAG_PARTITIONS_MAX, ApiKey, OffsetLag, OffsetLagPartition, OffsetLagRequest
 from replicas.domains import Domains
 from replicas.state import PartitionState
 from tests.brokerd.storage.stores import TOPIC, Store, make_batch
@@ -96,6 +96,14 @@ def test_each_is_answered_in_its_place_whatever_becomes_of_the_others(leader: Le
         ErrorCode.UNKNOWN_TOPIC_ID,
     ]
     assert found[2].lag_records == 10
+
+
+def test_a_request_that_would_hold_up_all_others_is_refused(leader: Leader) -> None:
+    places = [OffsetLagPartition(TOPIC, 0, 70)] * OFFSET_LAG_PARTITIONS_MAX
+    assert len(leader.ask(*places)) == OFFSET_LAG_PARTITIONS_MAX
+    with pytest.raises(RemoteError, match="101 partitions; one request may ask for 100") as refused:
+        leader.ask(*places, places[0])
+    assert refused.value.code == ErrorCode.INVALID_REQUEST
 
 
 def test_only_a_leader_that_knows_its_end_answers(leader: Leader) -> None:

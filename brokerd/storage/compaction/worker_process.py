@@ -7,6 +7,8 @@ import os
 import subprocess
 import sys
 
+import msgspec
+
 from brokerd.storage.compaction.job import Done, Failed, Job, Report, decode_report, encode
 from ingest.errors import StorageError
 
@@ -30,7 +32,7 @@ class WorkerProcess:
             StorageError: the system refused.
         """
         self._buffer = bytearray()
-        self._said_all = self.gone = False
+        self._said_all = self._babbled = self.gone = False
         try:
             job_fd = os.memfd_create("compaction-job")
             try:
@@ -64,7 +66,15 @@ class WorkerProcess:
                 self._buffer += data
         *lines, rest = bytes(self._buffer).split(b"\n")
         self._buffer = bytearray(rest)
-        reports: list[Report] = [decode_report(line) for line in lines]
+        reports: list[Report] = []
+        for line in () if self._babbled else lines:
+            try:
+                reports.append(decode_report(line))
+            except msgspec.DecodeError as error:  # a stray print: what it says is not to be trusted any more
+                reports.append(Failed("error", f"the worker said {line[:100]!r}: {error}"))
+                self._babbled = True
+                self.kill()
+                break
         self._said_all |= any(isinstance(report, Done | Failed) for report in reports)
         if ended:
             self.gone = True

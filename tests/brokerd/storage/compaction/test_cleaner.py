@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from brokerd.storage.compaction import worker_process
 from brokerd.storage.compaction.choice import urgency
 from brokerd.storage.compaction.cleaner import BACKOFF_MS_MAX, HUNG_MS, Cleaner, CleanerSettings
 from brokerd.storage.compaction.job import Done, Failed, Job, Progress, Report, decode_report
@@ -143,6 +144,26 @@ def test_a_worker_that_is_killed_costs_its_run_alone_and_another_comes_later(sto
     until(cleaner, log, workers, lambda: cleaner.counts.runs == 1, now_ms=BACKOFF_MS)
     assert cleaner.uncleanable == {}
     assert len(values(log)) == 5
+
+
+def test_a_worker_that_says_what_no_worker_says_costs_its_run_alone(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = store.open()
+    fill(store, log)
+    before = read_log(log)
+    workers: list[WorkerProcess] = []
+
+    def start(job: Job) -> WorkerProcess:
+        workers.append(WorkerProcess(job))
+        return workers[-1]
+
+    monkeypatch.setattr(worker_process, "_MODULE", "this")  # it prints a poem
+    cleaner = Cleaner(start)
+    until(cleaner, log, workers, lambda: bool(workers) and workers[0].gone)
+    assert cleaner.counts.failures == 1
+    assert "The Zen of Python" in cleaner.uncleanable[TOPIC, 0]
+    assert read_log(log) == before
 
 
 def test_a_worker_ends_with_its_broker(store: Store) -> None:

@@ -50,7 +50,7 @@ class LedRoom:
         return (name for number in itertools.count() if partition_of(name := f"g{number}", count) == partition)
 
     def update(self, deleted: Sequence[bytes] = ()) -> None:
-        counts = {CONSUMER_OFFSETS: (TOPIC, len(self.partitions)), "read": (READ, 4)}
+        counts = {CONSUMER_OFFSETS: (TOPIC, len(self.partitions)), "read": (READ, 16)}
         topics = [
             TopicMetadata(name, topic_id, [PartitionMetadata(number, 1, 1, [1], [1]) for number in range(count)], {})
             for name, (topic_id, count) in counts.items()

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from brokerd.storage.compaction.cleaned import Cleaned, CleanedRange
 from brokerd.storage.config import LogConfig
 from ingest.records.batch import encode_batch
 from ingest.wire.codes import ErrorCode
@@ -286,7 +287,7 @@ def test_the_leader_hears_how_far_the_log_is_compacted(leader: Leader) -> None:
     number, request = following.request()
     assert request.partitions[0].cleaned_end == 0
     following.take(number, (FetchResponse([]), []))
-    following.log.files.cleaned_end = 2
+    following.log.compaction.cleaned = Cleaned([CleanedRange(2, 0, 0, 0)])
     number, request = following.request()
     assert request.partitions == [], "nobody has said that it has changed"
     following.take(number, (FetchResponse([]), []))

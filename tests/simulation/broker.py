@@ -9,10 +9,13 @@ from brokerd.serving.controller_link import Send
 from brokerd.serving.outbox import Answer, Peer
 from brokerd.serving.requests import RequestHandler
 from brokerd.serving.unsent import UnsentAnswers
+from brokerd.storage.compaction.cleaner import Cleaner
+from brokerd.storage.compaction.job import Job
 from ingest.errors import Fenced, LogDirOffline
 from ingest.limits import LIMITS
 from ingest.wire.frames import Request, decode_request, decode_response
 from replicas.puller import PullSettings
+from tests.simulation.compaction import SimWorker
 from tests.simulation.process import Process
 from tests.simulation.storage import Disk, SimDirectory
 
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 CHECKPOINT_MS = 1500
+WORKER_MS_MAX = 300
 
 
 class SimBroker(Process):
@@ -46,6 +50,7 @@ class SimBroker(Process):
             config, self.directory, [config.endpoint], ["ipc:///peer"], UnsentAnswers(1 << 30)
         )
         self.handler.partitions.pull = PullSettings(100, world.plan.fetch_bytes, 1 << 20, world.plan.grace_ms)
+        self._cleaner = Cleaner(self._start_worker)
         self._controller_connection = 0
         self._peer_connections: dict[int, int] = {}
         self._seen_marks: dict[Any, int] = {}
@@ -56,6 +61,11 @@ class SimBroker(Process):
     def _tick(self) -> None:
         due = self.handler.next_deadline_ms() - self.now_ms
         self.after(max(1, min(250, due)), self._tick)
+
+    def _start_worker(self, job: Job) -> SimWorker:
+        (log,) = (p.log for p in self.handler.partitions.all() if p.log.compaction.run == job.run)
+        due_ms = self.now_ms + self.world.schedule.dice.randrange(1, WORKER_MS_MAX)
+        return SimWorker(log, job, due_ms, lambda: self.now_ms)  # type: ignore[arg-type]
 
     def _checkpoint(self) -> None:
         for partition in self.handler.partitions.all():
@@ -117,6 +127,7 @@ class SimBroker(Process):
         handler.tick(now_ms)
         handler.apply_some(now_ms)
         handler.groups.load_some(now_ms)
+        handler.compact(self._cleaner, now_ms)
         for log in handler.settle(now_ms, self.world.schedule.wall_ms):
             self._flush(log)
         for log in [partition.log for partition in handler.partitions.all()]:

@@ -28,6 +28,7 @@ from brokerd.serving.hosted import HostedPartitions
 from brokerd.serving.partition import Partition
 from brokerd.serving.produce import ProduceRoom
 from brokerd.serving.replica_fetch import ReplicaFetchRoom
+from brokerd.storage.compaction.log_compaction import Dirt
 from ingest.wire.codes import ErrorCode
 from replicas.domains import Domains
 from replicas.election import Chosen, Electorate
@@ -521,6 +522,30 @@ def coordinator_answers_early(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(HostedShard, "store", store)
 
 
+@plant(
+    faults={**NO_FAULTS, "cut": 0.8, "cut_one_way": 0.5, "stop": 0.3},
+    machines={"m1": [1], "m2": [2], "m3": [3]},
+    replication_factor=3,
+    durability="fsync",
+    lag_max_ms=3000,
+    cleanup_policy="compact",
+)
+def cleaner_above_the_mark(patch: pytest.MonkeyPatch) -> None:
+    """C13: a value goes for the sake of one that is not committed, and that one is cut off."""
+
+    def dirt(self: SimLog) -> Dirt:
+        end_max = min(self.flushed_end, self.files.recovery_point)
+        return self.compaction.dirt(self.config, log_start=self.start_offset, end_max=end_max)
+
+    patch.setattr(SimLog, "dirt", dirt)
+
+
+@plant(faults={**NO_FAULTS, "kill": 0.5, "stop": 0.5, "chase": 0.2}, lag_max_ms=300, cleanup_policy="compact")
+def tombstone_purged_past_an_absent_replica(patch: pytest.MonkeyPatch) -> None:
+    """C13: a replica comes back with a value that was deleted, and never learns of that."""
+    patch.setattr(Partition, "purge_limit", property(lambda self: self.log.cleaned_end if self.leadership else 0))
+
+
 # A seed that finds each, the first of fifty that were tried: 0 to 49, 50 to 99 and so on. The real code passes on it.
 SEEDS = {
     "same_epoch_after_restart": 0,
@@ -557,12 +582,14 @@ SEEDS = {
     "follower_begins_amid_a_batch": 6,
     "log_start_kept_behind_the_leaders_end": 0,
     "coordinator_answers_early": 5,
+    "cleaner_above_the_mark": 0,
+    "tombstone_purged_past_an_absent_replica": 0,
 }
 
 
 def plan_for(name: str, seed: int) -> Plan:
-    """Return a seed's plan with a plant's focus; nobody commits offsets unless it wants them."""
-    return replace(plan_of(seed), **{"committers": 0, **PLANTS[name][1]})
+    """Return a seed's plan with a plant's focus; nobody commits offsets or compacts unless it wants that."""
+    return replace(plan_of(seed), **{"committers": 0, "cleanup_policy": "delete", **PLANTS[name][1]})
 
 
 def is_found(name: str, seed: int) -> bool:

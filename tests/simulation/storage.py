@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from itertools import takewhile
 from typing import TYPE_CHECKING, NamedTuple
 
+from brokerd.storage.compaction.log_compaction import Dirt
 from brokerd.storage.config import LogConfig
 from brokerd.storage.errors import OffsetOutOfRange, QuarantinedBatch, StaleLeaderEpoch
 from brokerd.storage.log_values import Appended
@@ -20,11 +21,14 @@ from brokerd.storage.retention import SealedSegment, count_expired
 from brokerd.storage.staging import stage
 from ingest.errors import DiskFull, LogDirOffline
 from ingest.records.header import BatchHeader, verify_header
+from tests.simulation.compaction import SimCompaction
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from typing_extensions import Buffer
+
+    from brokerd.storage.compaction.job import Job
 
 Key = tuple[bytes, int]
 TOPIC_ID = b"simulated-topic!"  # that of the producers
@@ -52,7 +56,7 @@ class Files:
         found_in: The leader epoch in which the broker met one of those; None: it has not.
         left: Whether the replica has been without a seat in a later one.
         deleted: Headers of batches below the log start: the snapshot beside the first segment knows their producers.
-        cleaned_end: Below it compaction has left one record of each key.
+        cleaned: How far it is compacted, as `Cleaned` is stored; `cleaned_on_device`: what a power cut leaves of that.
     """
 
     cache: list[Batch] = field(default_factory=list)
@@ -67,7 +71,8 @@ class Files:
     found_in: int | None = None
     left: bool = False
     deleted: list[BatchHeader] = field(default_factory=list)
-    cleaned_end: int = 0
+    cleaned: bytes = b""
+    cleaned_on_device: bytes = b""
 
     def rot(self, draw: Callable[[int], int]) -> bool:
         """Have a batch below the checkpoint decay; False: there is none.
@@ -93,6 +98,7 @@ class Disk:
         refills: Partitions marked to begin anew.
         unflushed_marks: Those of them that a power cut would take back: none, unless they are planted to be.
         full: Appends find no room.
+        age_ms: The running time.
     """
 
     def __init__(self, device: int) -> None:
@@ -113,6 +119,7 @@ class Disk:
         self.on_truncation: Callable[[Key, int], None] = lambda key, offset: None
         self.on_refill: Callable[[Key], None] = lambda key: None
         self.dies: Callable[[str], bool] = lambda name: False
+        self.age_ms: Callable[[], int] = lambda: 0
 
     def cut_power(self, prefix: Callable[[int], int]) -> None:
         """Lose the cache; of what was not flushed the device may have got some.
@@ -135,6 +142,7 @@ class Disk:
                     del files.device[above[0] + prefix(len(above) - 1) :]
                     self.bad_sector = False
             files.cache = list(files.device)
+            files.cleaned = files.cleaned_on_device
             files.lost.clear()
             files.page_mark = -1
 
@@ -264,6 +272,7 @@ class Flush:
         self.end_offset = log.end_offset
         self._content = list(log.files.cache)
         self._cuts = log.cuts
+        self._swaps = log.swaps
 
     def run(self) -> int:
         """Have the device hold the target."""
@@ -272,6 +281,8 @@ class Flush:
             disk.failed, disk.failing = True, False
             files.lost |= {id(batch) for batch in files.cache[len(files.device) :]}
             raise LogDirOffline("the flush failed")
+        if self._swaps != self.log.swaps:  # compacted meanwhile, and flushed at that
+            self._content = [batch for batch in files.cache if batch.header.next_offset <= self.end_offset]
         kept = takewhile(lambda batch: id(batch) not in files.lost, self._content)
         self._content = [batch for batch in kept if batch.header.next_offset > files.start_offset]  # deleted meanwhile
         if self.log.cuts == self._cuts and len(self._content) > len(files.device):  # flushes may overtake each other
@@ -290,7 +301,8 @@ class SimLog:
         self.config = config
         self.row = 0
         self.closed = False
-        self.cuts = 0
+        self.path = f"{topic_id.hex()}-{partition}"
+        self.cuts = self.swaps = 0
         self.flushes_under_way = 0
         self.leader_epoch = -1
         self.start_offset = files.start_offset
@@ -300,6 +312,7 @@ class SimLog:
         mark = max(files.checkpointed_mark, files.page_mark)
         self.high_watermark = max(self.start_offset, min(mark, self.end_offset))
         self._producers = self._producers_of_the_log()
+        self.compaction = SimCompaction(self)
         self.damage = self._damage_at_open()
         self._publish()
 
@@ -326,7 +339,7 @@ class SimLog:
 
     @property
     def cleaned_end(self) -> int:
-        return self.files.cleaned_end
+        return self.compaction.cleaned.end_offset
 
     # ---- roles
 
@@ -388,6 +401,7 @@ class SimLog:
     def checkpoint(self) -> None:
         self.files.recovery_point = self.flushed_end
         self.files.checkpointed_mark = min(self.high_watermark, self.flushed_end)
+        self.files.cleaned_on_device = self.files.cleaned
 
     # ---- marks
 
@@ -434,7 +448,7 @@ class SimLog:
             if header.leader_epoch > epoch:
                 return found, header.base_offset
             found = header.leader_epoch
-        raise AssertionError("the last batch is of the last epoch")
+        return found, self.end_offset
 
     # ---- what goes
 
@@ -444,6 +458,7 @@ class SimLog:
         if offset >= self.end_offset:
             return
         seen = offset < self.high_watermark
+        self.compaction.cut(offset)
         self.disk.on_truncation((self.topic_id, self.partition), offset)
         files.cache = [batch for batch in files.cache if batch.header.last_offset < offset]
         files.device = [batch for batch in files.device if batch.header.last_offset < offset]
@@ -465,6 +480,7 @@ class SimLog:
     def restart_at(self, offset: int) -> None:
         assert offset > self.end_offset
         files = self.files
+        self.compaction.cut(0)
         files.cache, files.device = [], []
         files.rotten.clear()
         self.cuts += 1
@@ -478,6 +494,8 @@ class SimLog:
 
     def maintain(self, age_ms: int, wall_ms: int) -> None:
         """Delete by time: each batch counts as a segment."""
+        if not self.config.deletes:
+            return
         headers = [batch.header for batch in self.files.cache]
         sealed = [SealedSegment(1, self._age(header, age_ms, wall_ms), header.next_offset) for header in headers[:-1]]
         count = count_expired(
@@ -501,3 +519,32 @@ class SimLog:
         files.cache = [batch for batch in files.cache if batch.header.next_offset > offset]
         files.device = [batch for batch in files.device if batch.header.next_offset > offset]
         files.rotten &= {batch.header.base_offset for batch in files.cache}
+
+    # ---- compaction
+
+    def dirt(self) -> Dirt:
+        end_max = min(self.high_watermark, self.flushed_end, self.files.recovery_point)
+        return self.compaction.dirt(self.config, log_start=self.start_offset, end_max=end_max)
+
+    def begin_compaction(self, dirt: Dirt, run: str, *, purge_end: int, map_bytes_max: int, io_bytes_per_s: int) -> Job:
+        return self.compaction.begin(
+            self.config,
+            dirt,
+            run,
+            log_start=self.start_offset,
+            purge_end=purge_end,
+            kept_batches=self._producers.batches_below(dirt.end_offset),
+            map_bytes_max=map_bytes_max,
+            io_bytes_per_s=io_bytes_per_s,
+        )
+
+    def put_in_place(self, index: int, count: int, written: Sequence[tuple[BatchHeader, bytes]]) -> None:
+        """Replace batches, at once and for good."""
+        files = self.files
+        gone, flushed = files.cache[index : index + count], files.device[index : index + count]
+        assert list(map(id, gone)) == list(map(id, flushed)), "only what is flushed is compacted"
+        fresh = [Batch(header, data) for header, data in written]
+        files.cache[index : index + count] = fresh
+        files.device = [*files.device[:index], *fresh, *files.device[index + count :]]
+        files.rotten -= {batch.header.base_offset for batch in gone}
+        self.swaps += 1

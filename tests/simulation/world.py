@@ -39,6 +39,7 @@ class Plan:
         durability: fsync or os. With os nothing is promised over a power cut.
         selects: Leaders send readers to followers in their rack, which is the machine.
         committers: How many consumers commit offsets; without any there is no topic for them.
+        cleanup_policy: Of the producers' topic.
     """
 
     machines: dict[str, list[int]]
@@ -57,6 +58,7 @@ class Plan:
     grace_ms: int
     selects: bool
     committers: int = 0
+    cleanup_policy: str = "delete"
 
 
 def plan_of(seed: int) -> Plan:
@@ -108,7 +110,8 @@ def plan_of(seed: int) -> Plan:
     faults["unclean"] = dice.choice([0.0] * 9 + [0.2])
     faults["full"] = dice.choice([0.0, 0.0, 0.2])
     # of its own: what else a seed does stays as it is
-    return replace(plan, committers=random.Random(f"{seed} groups").choice([0, 2]))
+    policy = random.Random(f"{seed} compaction").choice(["delete"] * 5 + ["compact"])
+    return replace(plan, committers=random.Random(f"{seed} groups").choice([0, 2]), cleanup_policy=policy)
 
 
 @dataclass(slots=True)
@@ -128,7 +131,7 @@ class World:
         self.network = Network(self.schedule)
         self.network.slow_ms, self.network.lost = self.plan.slow_ms, self.plan.lost
         self.network.late = self.plan.late
-        self.history = History()
+        self.history = History(compacts=self.plan.cleanup_policy != "delete")
         self.store = self.make_store()
         self._in_sync: defaultdict[Key, set[int]] = defaultdict(set)  # of each partition, as last committed
         self.events: Counter[str] = Counter()
@@ -139,7 +142,7 @@ class World:
         self.machines = self.plan.machines
         self.dead_machines: set[str] = set()
         self.boots: Counter[str] = Counter()
-        self.broker_configs = {"replica.lag.time.max.ms": str(self.plan.lag_max_ms)}
+        self.broker_configs = {"replica.lag.time.max.ms": str(self.plan.lag_max_ms), "log.cleaner.backoff.ms": "500"}
         if self.plan.selects:
             self.broker_configs["replica.selector.class"] = "RackAwareReplicaSelector"
         self.brokers = {
@@ -152,6 +155,7 @@ class World:
             disk.on_truncation = partial(self._truncated, broker_id)
             disk.on_refill = partial(self._refilled, broker_id)
             disk.dies = partial(self._dies, broker_id)
+            disk.age_ms = lambda: self.schedule.now_ms
         self.controller: SimController | None = None
         self._misfortunes = Misfortunes(self)
         self._begin()
@@ -250,6 +254,11 @@ class World:
 
     def _begin(self) -> None:
         configs = {"durability": self.plan.durability, "min.insync.replicas": str(self.plan.min_in_sync)}
+        compaction = {
+            "cleanup.policy": self.plan.cleanup_policy,
+            "delete.retention.ms": "300",
+            "min.cleanable.dirty.ratio": "0.1",
+        }
         self.start_controller()
         for broker_id in self.brokers:
             self.start_broker(broker_id)
@@ -267,7 +276,7 @@ class World:
             start=self.schedule.dice.randrange(10),
         )
         changes = [
-            Put(TopicRecord(TOPIC_ID, "t", configs)),
+            Put(TopicRecord(TOPIC_ID, "t", configs | compaction)),
             *(
                 Put(PartitionRecord(topic_id=TOPIC_ID, partition=index, leader=ids[0], replicas=ids, isr=list(ids)))
                 for index, ids in enumerate(replicas)
@@ -459,7 +468,7 @@ class World:
             record = self.partition_record(index, topic_id)
             assert record is not None
             copies = [self.disks[broker_id].files.get((topic_id, index)) for broker_id in record.isr]
-            self.history.check_same(index, [files.cache if files else [] for files in copies])
+            self.history.check_same((topic_id, index), [files.cache if files else [] for files in copies])
         if self.lossy:
             return
         for key in self.history.acked:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 
 from brokerd.groups.records import Fact, OffsetKey, OffsetValue
@@ -16,20 +17,31 @@ class CommittedOffsets:
 
     def __init__(self) -> None:
         self._groups: dict[str, dict[Place, OffsetValue]] = {}
+        self._topics: dict[bytes, Counter[str]] = {}  # how many each group has of each topic
         self.count = 0
 
     def apply(self, key: OffsetKey, value: OffsetValue | None) -> None:
         """Take a fact; None forgets the offset."""
         offsets = self._groups.setdefault(key.group, {})
         place = (key.topic_id, key.partition)
-        self.count -= place in offsets
+        more = (value is not None) - (place in offsets)
+        self.count += more
         if value is None:
             offsets.pop(place, None)
             if not offsets:
                 del self._groups[key.group]
         else:
             offsets[place] = value
-            self.count += 1
+        if more:
+            self._count_in_topic(key, more)
+
+    def _count_in_topic(self, key: OffsetKey, more: int) -> None:
+        groups = self._topics.setdefault(key.topic_id, Counter())
+        groups[key.group] += more
+        if not groups[key.group]:
+            del groups[key.group]
+            if not groups:
+                del self._topics[key.topic_id]
 
     def groups(self) -> Collection[str]:
         """Return the groups that have any."""
@@ -63,11 +75,15 @@ class CommittedOffsets:
                 yield Fact(OffsetKey(group, *place), None)
 
     def of_topics(self, topic_ids: Collection[bytes]) -> Iterator[Fact]:
-        """Return the facts that forget what was committed to topics that are no more."""
-        for group, offsets in self._groups.items():
-            for place in offsets:
-                if place[0] in topic_ids:
-                    yield Fact(OffsetKey(group, *place), None)
+        """Return the facts that forget what was committed to topics that are no more.
+
+        Cost: a look at the offsets of the groups that have any of them.
+        """
+        for topic_id in self._topics.keys() & topic_ids:
+            for group in self._topics[topic_id]:
+                for place in self.of(group):
+                    if place[0] == topic_id:
+                        yield Fact(OffsetKey(group, *place), None)
 
     def expired(self, group: str, since_age_ms: int | None, before_age_ms: int) -> Iterator[Fact]:
         """Return the facts that forget what was committed before an age and is of no use any more.

@@ -8,7 +8,9 @@ coordinator runtime of KIP-848; attacks C19 and L10 of the design.
 from __future__ import annotations
 
 import heapq
+from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 
 from brokerd.groups.config import GroupConfig
 from brokerd.groups.group import Group, GroupState
@@ -38,7 +40,8 @@ from ingest.wire.group_messages import (
 
 AGE_EVERY_MS = 3_600_000  # how often the age is stored while nothing else is
 EXPIRE_EVERY_MS = 60_000  # Kafka's offsets.retention.check.interval.ms is ten minutes
-FACTS_AT_ONCE = 10_000  # of those forgotten for their age or with their topic
+FACTS_AT_ONCE = 2_000  # of those forgotten for their age or with their topic, between two looks at the sockets
+GROUPS_AT_ONCE = 2_000  # whose age is looked at: about as long
 FETCH_BYTES = MIB  # of offsets in one answer: a header frame holds 8 MiB, and others wait while it is made
 DUE_SPARE = 1_000  # times that are not due any more, before they are cleared away
 
@@ -56,6 +59,9 @@ class Shard:
         self._due: list[tuple[int, str]] = []
         self._due_at: dict[str, int] = {}
         self._expire_at_ms = 0
+        self._to_expire: deque[str] = deque()
+        self._deleted_topics: Collection[bytes] = ()
+        self._forgets_topics = False
 
     def configure(self, config: GroupConfig) -> None:
         """Take other settings."""
@@ -281,10 +287,16 @@ class Shard:
         return effects
 
     def topics_deleted(self, topic_ids: Collection[bytes]) -> Effects:
-        """Forget what was committed to topics that are no more."""
+        """Forget what was committed to topics that are no more; `tick` goes on where that is much."""
         effects = Effects()
-        self._decide(self.offsets.of_topics(topic_ids), effects)
+        self._deleted_topics = topic_ids
+        self._forget_topics(effects)
         return effects
+
+    def _forget_topics(self, effects: Effects) -> None:
+        before = len(effects.facts)
+        self._decide(islice(self.offsets.of_topics(self._deleted_topics), FACTS_AT_ONCE), effects)
+        self._forgets_topics = len(effects.facts) - before == FACTS_AT_ONCE
 
     # ---- groups ------------------------------------------------------------------------------------------------------
 
@@ -336,6 +348,8 @@ class Shard:
 
     def next_ms(self) -> int:
         """Return when `tick` is due."""
+        if self._forgets_topics:
+            return 0
         return min(self._due[0][0] if self._due else self._expire_at_ms, self._expire_at_ms)
 
     def tick(self, now_ms: int) -> Effects:
@@ -351,9 +365,11 @@ class Shard:
             if group is not None:
                 group.tick(now_ms=now_ms, age_ms=age_ms, effects=effects)
                 self._schedule(group)
+        if self._forgets_topics:
+            self._forget_topics(effects)
         if now_ms >= self._expire_at_ms:
-            self._expire_at_ms = now_ms + EXPIRE_EVERY_MS
             self._expire(age_ms, effects)
+            self._expire_at_ms = now_ms if self._to_expire else now_ms + EXPIRE_EVERY_MS
         return effects
 
     def _schedule(self, group: Group) -> None:
@@ -373,18 +389,25 @@ class Shard:
                 heapq.heapify(self._due)
 
     def _expire(self, age_ms: int, effects: Effects) -> None:
+        """Forget what is too old of the next groups; of all, once those that are to be looked at have run out."""
         retention_ms = self._config.offsets_retention_ms
-        if retention_ms >= 0:
-            for name in [*self.groups, *(self.offsets.groups() - self.groups.keys())]:
-                group = self.groups.get(name)
-                if group is not None and not group.is_empty:
-                    continue
-                since_ms = None if group is None else group.changed_age_ms
-                self._decide(self.offsets.expired(name, since_ms, age_ms - retention_ms), effects)
-                if group is not None and not self.offsets.of(name) and group.changed_age_ms < age_ms - retention_ms:
-                    self._decide([Fact(GroupKey(name), None)], effects)
-                if len(effects.facts) >= FACTS_AT_ONCE:
-                    break
+        if retention_ms < 0:
+            self._to_expire.clear()
+        elif not self._to_expire:
+            self._to_expire.extend([*self.groups, *(self.offsets.groups() - self.groups.keys())])
+        for _ in range(min(GROUPS_AT_ONCE, len(self._to_expire))):
+            name = self._to_expire.popleft()
+            group = self.groups.get(name)
+            if group is not None and not group.is_empty:
+                continue
+            since_ms = None if group is None else group.changed_age_ms
+            expired = self.offsets.expired(name, since_ms, age_ms - retention_ms)
+            self._decide(islice(expired, FACTS_AT_ONCE), effects)
+            if len(effects.facts) >= FACTS_AT_ONCE:
+                self._to_expire.appendleft(name)  # there may be more
+                break
+            if group is not None and not self.offsets.of(name) and group.changed_age_ms < age_ms - retention_ms:
+                self._decide([Fact(GroupKey(name), None)], effects)
         if effects.facts or (self.knows_any and age_ms - self._age_stored_ms >= AGE_EVERY_MS):
             self._age_stored_ms = age_ms
             effects.facts.append(Fact(AgeKey(), AgeValue(age_ms)))

@@ -6,11 +6,11 @@ import pytest
 
 from brokerd.groups.config import GroupConfig
 from brokerd.groups.records import Fact, GroupKey, OffsetKey, OffsetValue, decode, encode, partition_of
-from brokerd.groups.shard import AGE_EVERY_MS, FETCH_BYTES
+from brokerd.groups.shard import AGE_EVERY_MS, FACTS_AT_ONCE, FETCH_BYTES
 from ingest.errors import UnsupportedFormat
 from ingest.wire.codes import ErrorCode
 from ingest.wire.frames import encode_response
-from ingest.wire.group_messages import CommittedOffset, OffsetDeleteRequest, OffsetFetchRequest
+from ingest.wire.group_messages import CommittedOffset, OffsetCommitRequest, OffsetDeleteRequest, OffsetFetchRequest
 from tests.brokerd.groups.driver import GROUP, TOPIC, Driver
 
 DAY_MS = 86_400_000
@@ -190,3 +190,52 @@ def test_groups_are_where_kafka_has_them() -> None:
     assert partition_of("Aa", 2**31) == partition_of("BB", 2**31) == 2112
     assert partition_of("polygenelubricants", 2**31) == 0
     assert partition_of("\U0001f600", 2**31) == 0xD83D * 31 + 0xDE00
+
+
+# ---- much at once ----------------------------------------------------------------------------------------------------
+
+
+def decided_at_once(driver: Driver, until_ms: int) -> list[int]:
+    """Let time pass; return how much was decided, turn by turn."""
+    turns = []
+    while (due_ms := driver.shard.next_ms()) <= until_ms:
+        driver.now_ms = max(driver.now_ms, due_ms)
+        before = len(driver.stored)
+        driver.take(driver.shard.tick(driver.now_ms))
+        turns.append(len(driver.stored) - before)
+    driver.now_ms = until_ms
+    return turns
+
+
+def test_offsets_of_a_deleted_topic_are_forgotten_turn_by_turn() -> None:
+    driver = Driver()
+    for partition in range(5_000):
+        driver.commit(1, partition=partition)
+    before = len(driver.stored)
+    driver.take(driver.shard.topics_deleted({TOPIC}))
+    turns = [len(driver.stored) - before, *decided_at_once(driver, driver.now_ms)]
+    assert (sum(turns), max(turns)) == (5_000, FACTS_AT_ONCE)
+    assert not driver.shard.knows(GROUP)
+    driver.take(driver.shard.topics_deleted({TOPIC}))
+    assert driver.shard.next_ms() > driver.now_ms
+
+
+def test_what_is_too_old_is_forgotten_turn_by_turn() -> None:
+    driver = Driver(GroupConfig(offsets_retention_ms=DAY_MS))
+    for number in range(6_000):
+        request = OffsetCommitRequest(f"g{number // 3}", [CommittedOffset(TOPIC, number, 1)])
+        driver.take(driver.shard.commit(request, (), driver.token(), wall_ms=0, now_ms=driver.now_ms))
+    driver.now_ms += DAY_MS + 1
+    turns = decided_at_once(driver, driver.now_ms)
+    assert max(turns) <= FACTS_AT_ONCE + 10
+    assert driver.shard.offsets.count == 0
+
+
+def test_offsets_that_came_and_went_are_not_looked_for_again() -> None:
+    driver = Driver()
+    driver.commit(1)
+    driver.commit(2)
+    driver.commit(1, partition=1)
+    assert len(list(driver.shard.offsets.of_topics({TOPIC}))) == 2
+    driver.take(driver.shard.topics_deleted({TOPIC}))
+    assert driver.shard.offsets._topics == {}

@@ -72,6 +72,7 @@ def test_offsets_of_a_deleted_topic_are_forgotten_at_load_however_long_the_names
     room.update(deleted=[READ])
     room.lead()
     room.load()
+    room.room.tick(room.now_ms)
     room.store()
     assert room.ask(OffsetFetchRequest(names[0])).offsets == []
     room.lead()

@@ -20,6 +20,7 @@ from brokerd.groups.records import AgeKey, AgeValue, Fact, GroupKey, GroupValue,
 from ingest.limits import MIB
 from ingest.wire.codes import ErrorCode
 from ingest.wire.group_messages import (
+    CONSUMER_PROTOCOL,
     DescribedGroup,
     HeartbeatRequest,
     HeartbeatResponse,
@@ -267,20 +268,38 @@ class Shard:
         found, more = self.offsets.page(request.group, request.after, FETCH_BYTES)
         return OffsetFetchResponse(0, found, more=more)
 
-    def delete_offsets(self, request: OffsetDeleteRequest, subscribed: Collection[bytes], token: Token) -> Effects:
+    def delete_offsets(
+        self,
+        request: OffsetDeleteRequest,
+        subscribed: Collection[bytes],
+        token: Token,
+        *,
+        unknown_topics: Collection[bytes] = (),
+    ) -> Effects:
         """Take an OffsetDelete.
 
         Args:
             subscribed: Ids of the topics that members of the group read: their offsets stay.
+            unknown_topics: Ids of topics that there are not; what was committed to them all the same can be deleted.
         """
         effects = Effects()
         if not self.knows(request.group):
             effects.answers.append((token, OffsetDeleteResponse(int(ErrorCode.GROUP_ID_NOT_FOUND))))
             return effects
-        codes = [
-            int(ErrorCode.GROUP_SUBSCRIBED_TO_TOPIC if topic_id in subscribed else ErrorCode.NONE)
-            for topic_id, _ in request.partitions
-        ]
+        group = self.groups.get(request.group)
+        if group is not None and group.members and group.protocol_type != CONSUMER_PROTOCOL:
+            text = f"its members speak {group.protocol_type!r}, so nobody can tell which offsets they use"
+            effects.answers.append((token, OffsetDeleteResponse(int(ErrorCode.NON_EMPTY_GROUP), message=text)))
+            return effects
+        offsets = self.offsets.of(request.group)
+        codes = []
+        for place in request.partitions:
+            if place[0] in subscribed:
+                codes.append(int(ErrorCode.GROUP_SUBSCRIBED_TO_TOPIC))
+            elif place[0] in unknown_topics and place not in offsets:
+                codes.append(int(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION))
+            else:
+                codes.append(int(ErrorCode.NONE))
         gone = {place for place, code in zip(request.partitions, codes, strict=True) if not code}
         self._decide(self.offsets.forget(request.group, gone), effects)
         effects.answers.append((token, OffsetDeleteResponse(0, codes)))

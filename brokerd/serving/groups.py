@@ -23,7 +23,6 @@ from ingest.topic_name import CONSUMER_OFFSETS
 from ingest.wire.codes import ErrorCode
 from ingest.wire.frames import Request
 from ingest.wire.group_messages import (
-    CONSUMER_PROTOCOL,
     DeleteGroupsRequest,
     DescribedGroup,
     DescribeGroupsRequest,
@@ -214,21 +213,20 @@ class GroupRoom:
                 commit = shard.commit(body, topics, token, wall_ms=wall_ms, now_ms=now_ms, unknown_places=unknown)
                 hosted.take(commit)
             case OffsetDeleteRequest() as body:
-                hosted.take(shard.delete_offsets(body, self._subscribed(shard, body.group), token))
+                subscribed = self._subscribed(shard, body.group)
+                no_topics = {topic_id for topic_id, _ in body.partitions} - self.topic_names.keys()
+                hosted.take(shard.delete_offsets(body, subscribed, token, unknown_topics=no_topics))
 
     def _subscribed(self, shard: Shard, group: str) -> set[bytes]:
         """Return the topics whose offsets a group goes on to use; all of them where members do not say which."""
         known = shard.groups.get(group)
         if known is None or not known.members:
             return set()
-        everything = {topic_id for topic_id, _ in shard.offsets.of(group)}
-        if known.protocol_type != CONSUMER_PROTOCOL:
-            return everything
         try:
             metadata = [data for member in known.members.values() for _, data in member.protocols]
             names = {name for data in metadata for name in decode_subscription(data).topics}
         except ProtocolError:
-            return everything
+            return {topic_id for topic_id, _ in shard.offsets.of(group)}
         return {self._topic_ids[name] for name in names if name in self._topic_ids}
 
     def _new_member_id(self, client_id: str) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import pytest
 
 from brokerd.groups.config import GroupConfig
@@ -10,7 +12,13 @@ from brokerd.groups.shard import AGE_EVERY_MS, FACTS_AT_ONCE, FETCH_BYTES
 from ingest.errors import UnsupportedFormat
 from ingest.wire.codes import ErrorCode
 from ingest.wire.frames import encode_response
-from ingest.wire.group_messages import CommittedOffset, OffsetCommitRequest, OffsetDeleteRequest, OffsetFetchRequest
+from ingest.wire.group_messages import (
+    CommittedOffset,
+    OffsetCommitRequest,
+    OffsetDeleteRequest,
+    OffsetDeleteResponse,
+    OffsetFetchRequest,
+)
 from tests.brokerd.groups.driver import GROUP, TOPIC, Driver
 
 DAY_MS = 86_400_000
@@ -164,6 +172,35 @@ def test_offsets_are_deleted_by_partition_but_not_those_in_use() -> None:
     driver.take(driver.shard.delete_offsets(request, (), token))
     driver.fail_over()
     assert [driver.committed(0), driver.committed(1)] == [-1, 6]
+
+
+def delete(driver: Driver, *places: tuple[bytes, int], unknown: Collection[bytes] = ()) -> OffsetDeleteResponse:
+    token = driver.token()
+    request = OffsetDeleteRequest(GROUP, list(places))
+    driver.take(driver.shard.delete_offsets(request, (), token, unknown_topics=unknown))
+    answer: OffsetDeleteResponse = driver.answers[token]
+    return answer
+
+
+def test_no_offset_is_deleted_of_a_group_whose_members_do_not_say_what_they_read() -> None:
+    driver = Driver()
+    driver.commit(5)
+    (member,) = (driver.answers[driver.join(protocol_type="connect")].member_id,)
+    driver.sync(member, 1, {member: b"x"})
+    assert delete(driver, (TOPIC, 0)).error_code == ErrorCode.NON_EMPTY_GROUP
+    assert driver.committed() == 5
+    driver.leave(member)
+    assert delete(driver, (TOPIC, 0)).partitions == [0]
+    assert driver.committed() == -1
+
+
+def test_of_a_topic_that_is_no_more_only_what_was_committed_can_be_deleted() -> None:
+    driver = Driver()
+    driver.commit(5)
+    driver.commit(5, partition=1)
+    answer = delete(driver, (TOPIC, 0), (TOPIC, 7), unknown=[TOPIC])
+    assert answer.partitions == [ErrorCode.NONE, ErrorCode.UNKNOWN_TOPIC_OR_PARTITION]
+    assert [driver.committed(0), driver.committed(1)] == [-1, 5]
 
 
 def test_facts_are_what_their_bytes_say() -> None:

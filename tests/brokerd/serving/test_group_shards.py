@@ -18,6 +18,7 @@ from ingest.wire.group_messages import (
     DescribeGroupsRequest,
     JoinGroupRequest,
     OffsetCommitRequest,
+    OffsetDeleteRequest,
     OffsetFetchRequest,
 )
 from ingest.wire.messages import ApiKey
@@ -184,3 +185,12 @@ def test_a_group_is_described_once_and_no_answer_grows_with_how_many_are_asked_f
     assert [group.group for group in answer.groups] == names
     codes = [group.error_code for group in answer.groups]
     assert codes == [ErrorCode.NONE] * 3 + [ErrorCode.MESSAGE_TOO_LARGE] * 5
+
+
+# ---- deleting offsets ------------------------------------------------------------------------------------------------
+
+
+def test_offsets_of_a_topic_that_there_is_not_are_not_deleted(room: LedRoom) -> None:
+    commit(room, "g", 7)
+    answer = room.ask(OffsetDeleteRequest("g", [(READ, 0), (b"?" * 16, 0)]))
+    assert answer.partitions == [ErrorCode.NONE, ErrorCode.UNKNOWN_TOPIC_OR_PARTITION]

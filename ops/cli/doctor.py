@@ -15,6 +15,7 @@ from ingest.discovery import read_appliance
 from ingest.errors import ForebayError
 from ops.cli.checks import OK, PROBLEM, WARNING, Check, run_checks
 from ops.cli.cluster_config import not_heeded
+from ops.cli.compaction_check import compaction_checks
 from ops.cli.options import config_option, data_dir_option
 from ops.cli.reached import REFUSED, format_option, reported
 from ops.cli.zookeeper_check import zookeeper_checks
@@ -34,6 +35,7 @@ def doctor(ctx: click.Context, data_dir: Path, config_file: Path | None, form: s
     with reported():
         settings = load_settings(config_file or default_config_file(), environment=os.environ)
         checks = [*run_checks(data_dir, settings)]
+        checks += compaction_checks(data_dir)
         connect = settings["broker", "zookeeper.connect"] or _joined(data_dir)
         checks += zookeeper_checks(connect, data_dir)
         checks += _settings(data_dir, settings) if connect else ()

@@ -44,6 +44,7 @@ EXPIRE_EVERY_MS = 60_000  # Kafka's offsets.retention.check.interval.ms is ten m
 FACTS_AT_ONCE = 2_000  # of those forgotten for their age or with their topic, between two looks at the sockets
 GROUPS_AT_ONCE = 2_000  # whose age is looked at: about as long
 FETCH_BYTES = MIB  # of offsets in one answer: a header frame holds 8 MiB, and others wait while it is made
+OFFSET_MAX = 2**63 - 1  # int64
 DUE_SPARE = 1_000  # times that are not due any more, before they are cleared away
 
 
@@ -230,7 +231,7 @@ class Shard:
                 codes.append(int(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION))
             elif len(item.metadata) > self._config.metadata_chars_max:
                 codes.append(int(ErrorCode.OFFSET_METADATA_TOO_LARGE))
-            elif item.offset < 0:
+            elif not 0 <= item.offset <= OFFSET_MAX:
                 codes.append(int(ErrorCode.INVALID_COMMIT_OFFSET_SIZE))
             else:
                 codes.append(0)
@@ -244,7 +245,8 @@ class Shard:
     def _check_commit(self, request: OffsetCommitRequest, now_ms: int) -> ErrorCode:
         group = self.groups.get(request.group)
         if request.generation < 0 and (group is None or group.is_empty):
-            return ErrorCode.NONE
+            full = len(self.offsets.groups()) >= self._config.groups_max and not self.knows(request.group)
+            return ErrorCode.POLICY_VIOLATION if full else ErrorCode.NONE
         if group is None:
             return ErrorCode.ILLEGAL_GENERATION
         code = group.check(request.member_id, request.instance_id, request.generation)

@@ -96,12 +96,28 @@ def test_an_offset_with_the_longest_text_is_a_page_by_itself() -> None:
 
 @pytest.mark.parametrize(
     ("offset", "metadata", "code"),
-    [(-1, "", ErrorCode.INVALID_COMMIT_OFFSET_SIZE), (1, "x" * 5000, ErrorCode.OFFSET_METADATA_TOO_LARGE)],
+    [
+        (-1, "", ErrorCode.INVALID_COMMIT_OFFSET_SIZE),
+        (2**63, "", ErrorCode.INVALID_COMMIT_OFFSET_SIZE),
+        (1, "x" * 5000, ErrorCode.OFFSET_METADATA_TOO_LARGE),
+    ],
 )
 def test_a_commit_that_can_not_be_is_refused(offset: int, metadata: str, code: ErrorCode) -> None:
     driver = Driver()
     assert driver.answers[driver.commit(offset, metadata=metadata)].offsets == [code]
     assert driver.committed() == -1
+
+
+def test_commits_make_no_more_groups_than_there_may_be() -> None:
+    driver = Driver(GroupConfig(groups_max=2))
+    codes = {}
+    for group in ("a", "b", "c", "a"):
+        token = driver.token()
+        request = OffsetCommitRequest(group, [CommittedOffset(TOPIC, 0, 2**63 - 1)])
+        driver.take(driver.shard.commit(request, (), token, wall_ms=0, now_ms=driver.now_ms))
+        codes[group] = driver.code(token)
+    assert codes == {"a": 0, "b": 0, "c": ErrorCode.POLICY_VIOLATION}
+    assert len(driver.stored) == 3
 
 
 def test_offsets_of_a_group_that_nobody_is_in_are_forgotten_after_their_retention() -> None:

@@ -199,7 +199,10 @@ class GroupConsumer:
         try:
             self.commit(starts, timeout_ms=REVOKE_TIMEOUT_MS)
         except ForebayError as error:
-            log.warning("where reading begins was not committed: %s", error)
+            if isinstance(error, RemoteError) and error.code == ErrorCode.UNKNOWN_TOPIC_OR_PARTITION:
+                self._begun |= starts.keys()  # the coordinator hears of a new partition a little later
+            else:
+                log.warning("where reading begins was not committed: %s", error)
 
     def _take(self, names: Sequence[TopicPartition]) -> None:
         self._fetcher.assign([*self._fetcher.positions, *names])

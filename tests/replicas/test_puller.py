@@ -14,7 +14,8 @@ from ingest.wire.messages import FetchedPartition, FetchRequest, FetchResponse
 from replicas.follower import GoOffline, Refill, Restart, Truncate, on_diverged, on_out_of_range
 from replicas.puller import Followed, Puller, PullSettings
 from replicas.throttle import PORTION_MS, Throttle
-from tests.simulation.storage import Disk, Files, SimLog
+from tests.simulation.disk import Disk, Files
+from tests.simulation.storage import SimLog
 
 KEY = (b"t" * 16, 0)
 OTHER = (b"t" * 16, 1)

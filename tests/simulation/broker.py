@@ -16,8 +16,9 @@ from ingest.limits import LIMITS
 from ingest.wire.frames import Request, decode_request, decode_response
 from replicas.puller import PullSettings
 from tests.simulation.compaction import SimWorker
+from tests.simulation.disk import Disk
 from tests.simulation.process import Process
-from tests.simulation.storage import Disk, SimDirectory
+from tests.simulation.storage import SimDirectory
 
 if TYPE_CHECKING:
     from tests.simulation.world import World

@@ -25,9 +25,9 @@ from ingest.wire.messages import (
     ProducePartition,
     ProduceRequest,
 )
+from tests.simulation.disk import TOPIC_ID, Batch, Key
 from tests.simulation.history import Violation
 from tests.simulation.process import Process
-from tests.simulation.storage import TOPIC_ID, Batch, Key
 
 if TYPE_CHECKING:
     from tests.simulation.world import World

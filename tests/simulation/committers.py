@@ -18,7 +18,7 @@ from ingest.wire.group_messages import (
     OffsetFetchRequest,
 )
 from tests.simulation.clients import Client
-from tests.simulation.storage import TOPIC_ID, Batch
+from tests.simulation.disk import TOPIC_ID, Batch
 
 if TYPE_CHECKING:
     from tests.simulation.world import World

@@ -26,7 +26,8 @@ from ingest.records.header import BatchHeader, decode_header
 from ingest.records.thinned import empty_batch
 
 if TYPE_CHECKING:
-    from tests.simulation.storage import Disk, Files, SimLog
+    from tests.simulation.disk import Disk, Files
+    from tests.simulation.storage import SimLog
 
 Stored = tuple[BatchHeader, bytes]
 _NOWHERE = Path("/nowhere")

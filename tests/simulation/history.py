@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 
 from ingest.records.header import BatchHeader
 from tests.simulation.compacted import SimRecord, is_left_of, lacking, lost_marks, records_of
-from tests.simulation.storage import TOPIC_ID, Batch, Key
+from tests.simulation.disk import TOPIC_ID, Batch, Key
 
 
 class Violation(AssertionError):

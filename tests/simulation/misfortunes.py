@@ -14,8 +14,8 @@ from ingest.wire.messages import (
     Reassignment,
 )
 from replicas.state import NO_LEADER
+from tests.simulation.disk import TOPIC_ID
 from tests.simulation.process import Process
-from tests.simulation.storage import TOPIC_ID
 
 if TYPE_CHECKING:
     from tests.simulation.world import World

@@ -11,9 +11,9 @@ import pytest
 from brokerd.control.events import Received
 from brokerd.serving.controller_link import CONFIRMED_MS
 from ingest.wire.messages import AlterPartitionReassignmentsRequest, Reassignment
+from tests.simulation.disk import TOPIC_ID
 from tests.simulation.planted import NO_FAULTS, PLANTS, SEEDS, is_found, plan_for
 from tests.simulation.seeds import run_one
-from tests.simulation.storage import TOPIC_ID
 from tests.simulation.world import World, plan_of
 
 SEED_COUNT, SEEDS_IN_TEST = 500, 50

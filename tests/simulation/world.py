@@ -18,11 +18,11 @@ from tests.simulation.broker import SimBroker
 from tests.simulation.clients import LocalReader, NearReader, SimProducer, SimReader
 from tests.simulation.committers import SimCommitter, stored_offset
 from tests.simulation.controller import SimController, Store
+from tests.simulation.disk import GROUPS_ID, TOPIC_ID, Disk, Key
 from tests.simulation.history import History, Violation
 from tests.simulation.misfortunes import Misfortunes
 from tests.simulation.network import Network
 from tests.simulation.schedule import Schedule
-from tests.simulation.storage import GROUPS_ID, TOPIC_ID, Disk, Key
 
 FAULTS_MS = 12_000
 HEAL_MS = 45_000  # more than the patience with replicas that may know more

@@ -19,7 +19,8 @@ from replicas.domains import Domains
 from replicas.leader import ReplicaEnd
 from replicas.state import PartitionState
 from replicas.throttle import PORTION_MS, Throttle
-from tests.simulation.storage import Disk, Files, SimLog
+from tests.simulation.disk import Disk, Files
+from tests.simulation.storage import SimLog
 
 TOPIC = b"t" * 16
 FOLLOWER = 2

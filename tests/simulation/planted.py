@@ -29,6 +29,7 @@ from brokerd.serving.partition import Partition
 from brokerd.serving.produce import ProduceRoom
 from brokerd.serving.replica_fetch import ReplicaFetchRoom
 from brokerd.storage.compaction.log_compaction import Dirt
+from brokerd.storage.compaction.run import Run
 from ingest.wire.codes import ErrorCode
 from replicas.domains import Domains
 from replicas.election import Chosen, Electorate
@@ -546,6 +547,18 @@ def tombstone_purged_past_an_absent_replica(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Partition, "purge_limit", property(lambda self: self.log.cleaned_end if self.leadership else 0))
 
 
+@plant(cleanup_policy="compact")
+def epochs_first_batch_cleaned_away(patch: pytest.MonkeyPatch) -> None:
+    """C13: where an epoch began can't be told any more."""
+    patch.setattr(Run, "_tells_more", lambda self, header: header.base_offset in self._kept_batches)
+
+
+@plant(faults={**NO_FAULTS, "kill": 0.6, "chase": 0.5, "cut": 0.4}, lost=0.05, cleanup_policy="compact")
+def producers_last_batch_cleaned_away(patch: pytest.MonkeyPatch) -> None:
+    """C13: what a producer sent last is not known after the next start."""
+    patch.setattr(Run, "_tells_more", lambda self, header: header.leader_epoch > self._epoch)
+
+
 # A seed that finds each, the first of fifty that were tried: 0 to 49, 50 to 99 and so on. The real code passes on it.
 SEEDS = {
     "same_epoch_after_restart": 0,
@@ -584,6 +597,8 @@ SEEDS = {
     "coordinator_answers_early": 5,
     "cleaner_above_the_mark": 0,
     "tombstone_purged_past_an_absent_replica": 0,
+    "epochs_first_batch_cleaned_away": 1,
+    "producers_last_batch_cleaned_away": 23,
 }
 
 

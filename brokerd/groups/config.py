@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from ingest.limits import KIB, LIMITS
+from ingest.limits import KIB, LIMITS, MIB
 
 
 class GroupConfig(msgspec.Struct, frozen=True):
@@ -18,4 +18,7 @@ class GroupConfig(msgspec.Struct, frozen=True):
     metadata_chars_max: int = 4_096  # offset.metadata.max.bytes
     group_chars_max: int = 249
     group_bytes_max: int = LIMITS.member_metadata_bytes_max - 4 * KIB  # of its record: one batch of 1 MiB
+    held_bytes_max: int = 16 * MIB  # of one partition of the topic: what members say of themselves and are assigned
+    texts_bytes_max: int = 16 * MIB  # of one partition of the topic: metadata of committed offsets
+    offsets_max: int = 500_000  # of one partition of the topic: some 300 bytes each
     offsets_retention_ms: int = 7 * 24 * 3_600_000  # offsets.retention.minutes; -1: for ever

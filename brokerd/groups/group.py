@@ -15,11 +15,12 @@ from collections.abc import Mapping, Sequence
 from enum import Enum
 
 from brokerd.groups.config import GroupConfig
-from brokerd.groups.member import Effects, Loss, Member, Token, Watch, loaded
+from brokerd.groups.member import HELD_BYTES, Effects, Loss, Member, Token, Watch, loaded
 from brokerd.groups.records import Fact, GroupKey, GroupValue, StoredState
 from brokerd.groups.roster import Roster
 from ingest.client.groups.consumer_protocol import decode_subscription
 from ingest.errors import ProtocolError
+from ingest.limits import LIMITS
 from ingest.wire.codes import ErrorCode
 from ingest.wire.group_messages import (
     CONSUMER_PROTOCOL,
@@ -134,11 +135,13 @@ class Group:
         now_ms: int,
         age_ms: int,
         effects: Effects,
+        room_bytes: int = LIMITS.member_metadata_bytes_max,
     ) -> None:
         """Take a JoinGroup; its answer comes when the generation it is part of begins.
 
         Args:
             new_member_id: For a member that has none yet.
+            room_bytes: How much more memory groups may take.
         """
         protocols = list(zip(request.protocols, metadata, strict=True))
         code = self._roster.check_join(request, self.protocol_type, self.config)
@@ -148,6 +151,10 @@ class Group:
         asking = self._member(request.member_id or new_member_id, request, protocols, client_id, now_ms)
         if self._stored_bytes(asking, request.protocol_type) > self.config.group_bytes_max:
             code, text = ErrorCode.GROUP_MAX_SIZE_REACHED, self._too_large("this member's metadata")
+            effects.answers.append((token, JoinGroupResponse(int(code), request.member_id, message=text)))
+            return
+        if self._grown_bytes(asking) > room_bytes:
+            code, text = ErrorCode.POLICY_VIOLATION, "what members say of themselves takes too much memory already"
             effects.answers.append((token, JoinGroupResponse(int(code), request.member_id, message=text)))
             return
         member = self.members.get(request.member_id)
@@ -171,6 +178,19 @@ class Group:
         others = [member.stored_bytes for member in self.members.values() if member.member_id != known_id]
         assigned = sum(len(member.assignment) for member in self.members.values())
         return asking.stored_bytes + sum(others) + assigned + len(protocol_type.encode())
+
+    def _grown_bytes(self, asking: Member) -> int:
+        """Return how much more memory the group takes with a member in it, in the place of the one it was before."""
+        known_id = asking.member_id if asking.instance_id is None else self.statics.get(asking.instance_id, "")
+        known = self.members.get(known_id)
+        return asking.told_bytes - (0 if known is None else known.told_bytes)
+
+    @property
+    def held_bytes(self) -> int:
+        """Return about how many bytes of memory it takes, beside what every group does."""
+        members = sum(member.held_bytes for member in self.members.values())
+        pending = sum(HELD_BYTES + len(member_id.encode()) for member_id in self.pending)
+        return members + pending + len(self.protocol_type.encode())
 
     def _too_large(self, what: str) -> str:
         return f"with {what} group {self.name} would not fit a record, {self.config.group_bytes_max} bytes"
@@ -375,8 +395,13 @@ class Group:
         *,
         now_ms: int,
         effects: Effects,
+        room_bytes: int = LIMITS.member_metadata_bytes_max,
     ) -> None:
-        """Take a SyncGroup: the leader's brings the assignment, everybody's is answered with its part."""
+        """Take a SyncGroup: the leader's brings the assignment, everybody's is answered with its part.
+
+        Args:
+            room_bytes: How much more memory groups may take.
+        """
         code = self.check(request.member_id, request.instance_id, request.generation)
         if not code and request.protocol_type not in ("", self.protocol_type):
             code = ErrorCode.INCONSISTENT_GROUP_PROTOCOL
@@ -391,8 +416,9 @@ class Group:
         member.hear(now_ms)
         assigns = self.state is GroupState.COMPLETING and member.member_id == self.leader
         if assigns:
-            size = sum(len(assignments.get(one.member_id, b"")) + one.stored_bytes for one in self.members.values())
-            if size + len(self.protocol_type.encode()) > self.config.group_bytes_max:
+            assigned = sum(len(assignments.get(one.member_id, b"")) for one in self.members.values())
+            size = assigned + sum(one.stored_bytes for one in self.members.values())
+            if size + len(self.protocol_type.encode()) > self.config.group_bytes_max or assigned > room_bytes:
                 text = self._too_large("this assignment")
                 effects.answers.append((token, SyncGroupResponse(int(ErrorCode.UNKNOWN_SERVER_ERROR), message=text)))
                 return

@@ -13,6 +13,7 @@ from ingest.wire.group_messages import DescribedMember, MemberProcess
 from ingest.wire.message import Message
 
 STORED_BYTES = 100  # the most a member takes in the record of its group beside its texts and bytes
+HELD_BYTES = 2_000  # about what the objects of a member take in memory beside its texts and bytes
 WATCHED_PATIENCE_MS = 300_000  # a computation may keep all threads of a process from saying anything
 
 Token: TypeAlias = Any  # whom to answer; the core only hands it back
@@ -62,6 +63,7 @@ class Member:
         joining, syncing, beating: Who waits for the answer to its JoinGroup, SyncGroup or Heartbeat; None: nobody.
         beat_by_ms: When its Heartbeat is answered at the latest.
         stored_bytes: The most it takes in the record of its group, its assignment left out.
+        told_bytes: What it takes in memory, its assignment left out: the metadata of all its protocols.
         watched: Its process is watched: silence alone does not mean that it has gone.
         silent: Nothing was heard of it under this coordinator. It may have left under the one before, whose rebalance
             was not stored: that its process lives says nothing then.
@@ -85,6 +87,7 @@ class Member:
     watched: bool = False
     silent: bool = False
     stored_bytes: int = field(init=False)
+    told_bytes: int = field(init=False)
 
     def __post_init__(self) -> None:
         self.measure()
@@ -93,8 +96,15 @@ class Member:
         """Note how large it is; due when `protocols` are others."""
         machine = "" if self.process is None else self.process.machine
         texts = (self.member_id, self.member_id, self.instance_id or "", self.client_id, self.client_host, machine)
-        protocol_bytes = max((len(name.encode()) + len(data) for name, data in self.protocols), default=0)
-        self.stored_bytes = STORED_BYTES + sum(len(text.encode()) for text in texts) + protocol_bytes
+        text_bytes = sum(len(text.encode()) for text in texts)
+        protocol_bytes = [len(name.encode()) + len(data) for name, data in self.protocols]
+        self.stored_bytes = STORED_BYTES + text_bytes + max(protocol_bytes, default=0)
+        self.told_bytes = HELD_BYTES + text_bytes + sum(protocol_bytes)
+
+    @property
+    def held_bytes(self) -> int:
+        """Return about how many bytes of memory it takes."""
+        return self.told_bytes + len(self.assignment)
 
     def metadata(self, protocol: str) -> bytes:
         return next((metadata for name, metadata in self.protocols if name == protocol), b"")

@@ -13,18 +13,26 @@ _OFFSET_BYTES = 50  # the most one takes in an answer, beside its metadata
 
 
 class CommittedOffsets:
-    """By group and partition, what was committed last."""
+    """By group and partition, what was committed last.
+
+    Attributes:
+        count: How many there are.
+        texts_bytes: What their metadata takes.
+    """
 
     def __init__(self) -> None:
         self._groups: dict[str, dict[Place, OffsetValue]] = {}
         self._topics: dict[bytes, Counter[str]] = {}  # how many each group has of each topic
         self.count = 0
+        self.texts_bytes = 0
 
     def apply(self, key: OffsetKey, value: OffsetValue | None) -> None:
         """Take a fact; None forgets the offset."""
         offsets = self._groups.setdefault(key.group, {})
         place = (key.topic_id, key.partition)
-        more = (value is not None) - (place in offsets)
+        before = offsets.get(place)
+        more = (value is not None) - (before is not None)
+        self.texts_bytes += text_bytes(value) - text_bytes(before)
         self.count += more
         if value is None:
             offsets.pop(place, None)
@@ -96,6 +104,11 @@ class CommittedOffsets:
         for place, value in self.of(group).items():
             if value.age_ms < before_age_ms:
                 yield Fact(OffsetKey(group, *place), None)
+
+
+def text_bytes(value: OffsetValue | None) -> int:
+    """Return what the metadata of a committed offset takes."""
+    return 0 if value is None else len(value.metadata.encode())
 
 
 def _committed(place: Place, value: OffsetValue | None) -> CommittedOffset:

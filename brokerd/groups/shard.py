@@ -15,7 +15,7 @@ from itertools import islice
 from brokerd.groups.config import GroupConfig
 from brokerd.groups.group import Group, GroupState
 from brokerd.groups.member import Effects, Token
-from brokerd.groups.offsets import CommittedOffsets, Place
+from brokerd.groups.offsets import CommittedOffsets, Place, text_bytes
 from brokerd.groups.records import AgeKey, AgeValue, Fact, GroupKey, GroupValue, OffsetKey, OffsetValue
 from ingest.limits import MIB
 from ingest.wire.codes import ErrorCode
@@ -64,6 +64,8 @@ class Shard:
         self._to_expire: deque[str] = deque()
         self._deleted_topics: Collection[bytes] = ()
         self._forgets_topics = False
+        self._held: dict[str, int] = {}  # by group
+        self._held_bytes = 0
 
     def configure(self, config: GroupConfig) -> None:
         """Take other settings."""
@@ -79,6 +81,7 @@ class Shard:
             case Fact(key=GroupKey(group=name), value=GroupValue() as value):
                 self.groups[name] = Group(name, self._config)
                 self.groups[name].load(value, now_ms)
+                self._measure(name)
             case _:
                 self._apply(fact)
         if fact.value is not None:
@@ -90,6 +93,7 @@ class Shard:
                 self.offsets.apply(key, value)
             case Fact(key=GroupKey(group=name), value=None):
                 self.groups.pop(name, None)
+                self._measure(name)
 
     def loaded(self, now_ms: int) -> Effects:
         """Begin to coordinate: what was replayed is all there is."""
@@ -141,6 +145,7 @@ class Shard:
             now_ms=now_ms,
             age_ms=age_ms,
             effects=effects,
+            room_bytes=self._room_bytes,
         )
         if group.members or group.pending:
             self.groups[group.name] = group
@@ -156,7 +161,7 @@ class Shard:
         if group is None:
             effects.answers.append((token, SyncGroupResponse(int(ErrorCode.UNKNOWN_MEMBER_ID))))
         else:
-            group.sync(request, assignments, token, now_ms=now_ms, effects=effects)
+            group.sync(request, assignments, token, now_ms=now_ms, effects=effects, room_bytes=self._room_bytes)
             self._schedule(group)
         return effects
 
@@ -223,16 +228,23 @@ class Shard:
             effects.answers.append((token, OffsetCommitResponse(int(code), codes)))
             return effects
         age_ms = self.age_ms(now_ms)
+        known = self.offsets.of(request.group)
         codes = []
         for item in request.offsets:
+            before = known.get((item.topic_id, item.partition))
+            more_text = len(item.metadata.encode()) - text_bytes(before)
             if item.topic_id in unknown_topics:
                 codes.append(int(ErrorCode.UNKNOWN_TOPIC_ID))
             elif (item.topic_id, item.partition) in unknown_places:
                 codes.append(int(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION))
-            elif len(item.metadata) > self._config.metadata_chars_max:
+            elif len(item.metadata) > self._config.metadata_chars_max or (
+                more_text > 0 and self.offsets.texts_bytes + more_text > self._config.texts_bytes_max
+            ):
                 codes.append(int(ErrorCode.OFFSET_METADATA_TOO_LARGE))
             elif not 0 <= item.offset <= OFFSET_MAX:
                 codes.append(int(ErrorCode.INVALID_COMMIT_OFFSET_SIZE))
+            elif before is None and self.offsets.count + len(effects.facts) >= self._config.offsets_max:
+                codes.append(int(ErrorCode.POLICY_VIOLATION))
             else:
                 codes.append(0)
                 value = OffsetValue(item.offset, item.leader_epoch, item.metadata, wall_ms, age_ms)
@@ -399,6 +411,19 @@ class Shard:
             self._schedule_at(group.name, at_ms)
         if group.is_empty and group.generation == 0:  # nobody ever joined
             self.groups.pop(group.name, None)
+        self._measure(group.name)
+
+    @property
+    def _room_bytes(self) -> int:
+        return max(0, self._config.held_bytes_max - self._held_bytes)
+
+    def _measure(self, name: str) -> None:
+        """Note what a group takes in memory. Cost: a look at its members."""
+        group = self.groups.get(name)
+        held_bytes = 0 if group is None else group.held_bytes
+        self._held_bytes += held_bytes - self._held.pop(name, 0)
+        if held_bytes:
+            self._held[name] = held_bytes
 
     def _schedule_at(self, name: str, at_ms: int) -> None:
         known_ms = self._due_at.get(name)

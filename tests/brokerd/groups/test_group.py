@@ -448,3 +448,42 @@ def test_the_record_of_a_group_is_never_larger_than_what_is_allowed() -> None:
     (value,) = [fact.value for fact in driver.stored]
     assert isinstance(value, GroupValue)
     assert 13_000 < len(encode(value)) <= 20_000
+
+
+# ---- what is held in memory ------------------------------------------------------------------------------------------
+
+
+def test_what_members_say_of_themselves_takes_bounded_memory_whatever_groups_they_name() -> None:
+    driver = Driver(GroupConfig(initial_rebalance_delay_ms=0, held_bytes_max=100_000))
+    (member,), generation = driver.stable(1)
+    metadata = [("a", b"x" * 8_000), ("b", b"x" * 8_000)]
+    tokens = [driver.join(group=f"g{number}", protocols=metadata) for number in range(20)]
+    refused = [token for token in tokens if driver.code(token) == ErrorCode.POLICY_VIOLATION]
+    assert len(refused) >= 14
+    assert "memory" in driver.answers[refused[0]].message
+    assert driver.code(driver.heartbeat(member, generation)) == 0
+    driver.pass_time(REBALANCE_MS + 1)
+    assert driver.code(driver.join(group="later", protocols=metadata)) == 0
+
+
+def test_ids_given_out_take_bounded_memory() -> None:
+    driver = Driver(GroupConfig(initial_rebalance_delay_ms=0, held_bytes_max=20_000))
+    codes = [driver.code(driver.join(group=f"g{number}", known=True)) for number in range(20)]
+    assert set(codes) == {ErrorCode.MEMBER_ID_REQUIRED, ErrorCode.POLICY_VIOLATION}
+    assert codes.count(ErrorCode.POLICY_VIOLATION) >= 10
+
+
+def test_an_assignment_takes_no_more_memory_than_there_is() -> None:
+    driver = Driver(GroupConfig(initial_rebalance_delay_ms=0, held_bytes_max=10_000))
+    leader = driver.answers[driver.join()].member_id
+    assert driver.code(driver.sync(leader, 1, {leader: b"x" * 20_000})) == ErrorCode.UNKNOWN_SERVER_ERROR
+    assert driver.code(driver.sync(leader, 1, {leader: b"x"})) == 0
+
+
+def test_what_a_new_coordinator_finds_counts_too_and_is_counted_off_when_it_goes() -> None:
+    driver = Driver(GroupConfig(initial_rebalance_delay_ms=0, held_bytes_max=20_000))
+    token = driver.join(protocols=[("range", b"x" * 15_000)])
+    driver.fail_over()
+    assert driver.code(driver.join(group="other", protocols=[("range", b"x" * 8_000)])) == ErrorCode.POLICY_VIOLATION
+    driver.leave(driver.answers[token].member_id)
+    assert driver.code(driver.join(group="other", protocols=[("range", b"x" * 8_000)])) == 0

@@ -120,6 +120,27 @@ def test_commits_make_no_more_groups_than_there_may_be() -> None:
     assert len(driver.stored) == 3
 
 
+def test_metadata_of_commits_takes_bounded_memory_and_commits_without_it_go_on() -> None:
+    driver = Driver(GroupConfig(texts_bytes_max=10_000))
+    for partition in range(2):
+        assert driver.answers[driver.commit(1, partition=partition, metadata="x" * 4_000)].offsets == [0]
+    refused = driver.commit(1, partition=2, metadata="Ж" * 2_000)
+    assert driver.answers[refused].offsets == [ErrorCode.OFFSET_METADATA_TOO_LARGE]
+    assert driver.answers[driver.commit(2, partition=0, metadata="y" * 4_000)].offsets == [0]
+    assert driver.answers[driver.commit(1, partition=2)].offsets == [0]
+    driver.fail_over()
+    assert driver.answers[driver.commit(2, partition=2, metadata="Ж" * 2_000)].offsets == [12]
+    assert driver.answers[driver.commit(3, partition=0)].offsets == [0]
+    assert driver.answers[driver.commit(3, partition=2, metadata="Ж" * 2_000)].offsets == [0]
+
+
+def test_there_are_no_more_offsets_than_there_may_be_and_those_there_are_move_on() -> None:
+    driver = Driver(GroupConfig(offsets_max=3))
+    codes = [driver.answers[driver.commit(1, partition=partition)].offsets[0] for partition in range(5)]
+    assert codes == [0, 0, 0, ErrorCode.POLICY_VIOLATION, ErrorCode.POLICY_VIOLATION]
+    assert driver.answers[driver.commit(2, partition=2)].offsets == [0]
+
+
 def test_offsets_of_a_group_that_nobody_is_in_are_forgotten_after_their_retention() -> None:
     driver = Driver(GroupConfig(initial_rebalance_delay_ms=0, offsets_retention_ms=7 * DAY_MS))
     (member,), generation = driver.stable(1)

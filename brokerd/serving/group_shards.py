@@ -19,6 +19,7 @@ from ingest.errors import CorruptBatch, DiskFull, LogDirOffline, RemoteError, St
 from ingest.records.batch import decode_batch, encode_batch
 from ingest.records.header import hop_headers
 from ingest.wire.codes import ErrorCode
+from ingest.wire.group_messages import JoinGroupResponse, OffsetFetchResponse
 from ingest.wire.message import Message
 
 if TYPE_CHECKING:
@@ -78,6 +79,7 @@ class HostedShard:
         self._facts: list[Fact] = []
         self._undecided: list[tuple[Peer, int, Message]] = []
         self._waiting: deque[tuple[int, Peer, int, Message]] = deque()
+        self._waiting_items = 0
         self._calls_undecided: list[Then] = []
         self._calls: deque[tuple[int, Then]] = deque()
 
@@ -102,6 +104,11 @@ class HostedShard:
     def waiting(self) -> int:
         """How many answers wait for what was decided before them to be committed."""
         return len(self._waiting) + len(self._undecided) + len(self._calls) + len(self._calls_undecided)
+
+    @property
+    def waiting_items(self) -> int:
+        """How many offsets and members those answers name."""
+        return self._waiting_items
 
     # ---- loading -----------------------------------------------------------------------------------------------------
 
@@ -169,11 +176,12 @@ class HostedShard:
         self._counts.rebalances += effects.rebalances
         self._counts.lost.update(loss.value for loss in effects.lost)
         for (peer, correlation_id), message in effects.answers:
-            self._undecided.append((peer, correlation_id, message))
+            self.answer(peer, correlation_id, message)
 
     def answer(self, peer: Peer, correlation_id: int, message: Message) -> None:
         """Answer once all that was decided until now is committed."""
         self._undecided.append((peer, correlation_id, message))
+        self._waiting_items += _items(message)
 
     @property
     def refusal(self) -> str:
@@ -228,6 +236,7 @@ class HostedShard:
         mark, waiting = self.partition.log.high_watermark, self._waiting
         while waiting and waiting[0][0] <= mark:
             _, peer, correlation_id, message = waiting.popleft()
+            self._waiting_items -= _items(message)
             self._outbox.answer(peer, correlation_id, message)
         while self._calls and self._calls[0][0] <= mark:
             self._calls.popleft()[1](ErrorCode.NONE)
@@ -248,7 +257,16 @@ class HostedShard:
         self._calls_undecided.clear()
         self._waiting.clear()
         self._undecided.clear()
+        self._waiting_items = 0
         self._facts.clear()
+
+
+def _items(message: Message) -> int:
+    """Return how many objects an answer is made of, beside itself."""
+    match message:
+        case OffsetFetchResponse(offsets=items) | JoinGroupResponse(members=items):
+            return len(items)
+    return 0
 
 
 def _batches(facts: Sequence[Fact], wall_ms: int, bytes_max: int) -> Iterator[bytes]:

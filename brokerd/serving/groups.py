@@ -50,6 +50,7 @@ if TYPE_CHECKING:
 PAYLOAD_BYTES_MAX = 4 * MIB  # what members say of themselves in one request
 DESCRIBED_BYTES = MIB  # after so many no further group is described in one answer
 WAITING_MAX = 100_000  # answers of one partition that wait for a commit
+WAITING_ITEMS_MAX = 500_000  # offsets and members that those name: some 100 bytes each
 
 GROUP_APIS = frozenset(
     {
@@ -173,7 +174,7 @@ class GroupRoom:
                 hosted = self._hosted(body.group)
                 if isinstance(hosted, ErrorCode):
                     self._refuse(peer, request, hosted, f"group {body.group!r}")
-                elif hosted.waiting >= WAITING_MAX:
+                elif hosted.waiting >= WAITING_MAX or hosted.waiting_items >= WAITING_ITEMS_MAX:
                     self._refuse(peer, request, ErrorCode.THROTTLING_QUOTA_EXCEEDED, "too many wait already")
                 else:
                     assert hosted.shard is not None

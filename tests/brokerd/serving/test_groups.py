@@ -238,3 +238,17 @@ def test_an_answer_that_no_client_could_take_is_refused_and_says_how_large_it_is
     room.commit_all()
     room.outbox.take()
     assert room.ask(OffsetFetchRequest("g", [(READ, 0)] * 2100)) == [ErrorCode.MESSAGE_TOO_LARGE]
+
+
+def test_answers_that_wait_for_a_commit_take_bounded_memory(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("brokerd.serving.groups.WAITING_ITEMS_MAX", 10)
+    room.update(4)
+    group = next(named(0))
+    fetch = OffsetFetchRequest(group)
+    commit = OffsetCommitRequest(group, [CommittedOffset(READ, number, 7) for number in range(4)])
+    assert room.ask(commit) == []
+    refused = [room.ask(fetch) for _ in range(6)]
+    assert refused == [[], [], [], *[[ErrorCode.THROTTLING_QUOTA_EXCEEDED]] * 3]
+    room.commit_all()
+    assert len(room.outbox.take()) == 4
+    assert len(room.ask(fetch)) == 1

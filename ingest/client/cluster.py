@@ -218,7 +218,9 @@ class Cluster:
         """Take all answers that have come and call their `on_done`; give up on what is overdue or lost."""
         if now_ms is None:
             now_ms = monotonic_ms()
+        self._check_open()
         for connection, watch in self._to_poll():
+            self._check_open()
             lost = connection.lost
             for response in connection.poll(watch=watch):
                 waiting = self._under_way.pop(response.correlation_id, None)
@@ -284,7 +286,13 @@ class Cluster:
 
     def wait(self, timeout_ms: int) -> bool:
         """Sleep until an answer may have come or the time is over; `poll` found nothing before. Thread: any."""
+        self._check_open()
         return bool(self._epoll.poll(max(0, timeout_ms) / 1000))
+
+    def _check_open(self) -> None:
+        """Say so if somebody closed it when told of an answer, or before."""
+        if self._epoll.closed:
+            raise UsageError("it is closed")
 
     def watch(self, wake: WakeFd) -> None:
         """Have `wait` end when this is set, too: once, also where `poll` came in between and nobody has looked yet."""

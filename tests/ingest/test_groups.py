@@ -172,6 +172,14 @@ def test_a_commit_without_waiting_tells_its_outcome(cluster: Cluster, topic: str
         assert consumer.committed([(topic, 0)])[TopicPartition(topic, 0)] == Committed(7, "x", -1)
 
 
+def test_a_consumer_that_is_closed_when_it_hears_of_a_commit_says_so(cluster: Cluster, topic: str, group: str) -> None:
+    consumer = Consumer(cluster.bootstrap, [topic], group_id=group)
+    until(lambda: len(consumer.assignment()) == PARTITIONS, consumer)
+    consumer.commit_async({(topic, 0): 7}, lambda offsets, error: consumer.close())
+    with pytest.raises(UsageError, match="closed"):
+        consumer.poll(10_000)
+
+
 def test_a_commit_tells_the_epoch_of_what_was_read_before_it_and_ends_in_its_time(
     own_cluster: Cluster,
 ) -> None:

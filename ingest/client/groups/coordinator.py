@@ -88,8 +88,8 @@ class Coordinator:
     def poll(self) -> None:
         """Send what is due, give up on what is overdue; the cluster was polled before."""
         now_ms = monotonic_ms()
-        for call in [call for call in self._calls if now_ms >= call.deadline_ms]:
-            self._calls.remove(call)
+        while (call := next((call for call in self._calls if now_ms >= call.deadline_ms), None)) is not None:
+            self._calls.remove(call)  # who is told may ask on, and have others given up
             what = type(call.body).__name__.removesuffix("Request")
             error = RequestTimedOut(f"the coordinator of group {self.group} did not answer to {what} in time")
             call.on_outcome(None, error)
@@ -117,7 +117,7 @@ class Coordinator:
                 self._broker_id = found.broker_id
                 if found.broker_id not in self._cluster.brokers:
                     self._cluster.refresh()
-            elif found is not None and not ErrorCode(found.error_code).retriable:
+            elif found is not None and not ErrorCode(found.error_code).retriable and self._calls:
                 self._calls.pop(0).on_outcome(None, error_from_code(found.error_code, f"group {self.group!r}"))
             else:
                 self._retry_at_ms = monotonic_ms() + RETRY_MS

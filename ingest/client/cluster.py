@@ -164,11 +164,13 @@ class Cluster:
         timeout_ms: int,
         payload: Sequence[Buffer] = (),
         now_ms: int | None = None,
+        client_id: str | None = None,
     ) -> bool:
         """Send a request; `on_done` is called from a later `poll`. False: nothing was sent, there is no connection now.
 
         Args:
             broker_id: ANY_BROKER takes one that is connected.
+            client_id: In whose name it is; None: this cluster's.
             on_done: None: no answer comes (acks 0).
         Raises:
             UsageError: the request names more than a broker takes at once.
@@ -177,7 +179,7 @@ class Cluster:
         if connection is None:
             return False
         number = next(self._ids)
-        header = encode_request(body, number, timeout_ms, self._client_id)
+        header = encode_request(body, number, timeout_ms, self._client_id if client_id is None else client_id)
         if len(header) > LIMITS.request_header_bytes_max:
             raise UsageError(f"a {type(body).__name__} of {len(header)} bytes; ask for fewer things at once")
         self._unsure[connection] = None

@@ -12,6 +12,7 @@ import msgspec
 from brokerd.control.broker_settings import BROKER_SETTINGS, EffectiveConfigs
 from brokerd.control.configs import check_broker_configs
 from brokerd.control.limits import CONTROL_LIMITS
+from edge.kafka.config import KafkaConfig
 from edge.mqtt.config import BridgeConfig, MqttConfig, is_loopback, read_secret
 from edge.mqtt.passwords import read_users
 from edge.mqtt.tls import Certificates, trusting
@@ -19,7 +20,7 @@ from ingest.errors import ConfigError
 from ingest.topic_config import TOPIC_SETTINGS
 from ops.config.file import FileValue, read_config_file
 from ops.config.setting import SECTIONS, Setting
-from ops.config.table import NO_LISTENER, settings
+from ops.config.table import settings
 
 DEFAULT = "default"
 PREFIX = "FOREBAY_"
@@ -76,6 +77,9 @@ class Settings:
     def bridge(self, bootstrap: str, **changes: Any) -> BridgeConfig:
         return BridgeConfig(**{**self._fields("bridge", BridgeConfig), "bootstrap": bootstrap, **changes})
 
+    def kafka(self, bootstrap: str, **changes: Any) -> KafkaConfig:
+        return KafkaConfig(**{**self._fields("kafka", KafkaConfig), "bootstrap": bootstrap, **changes})
+
     @property
     def log_dirs(self) -> list[Path]:
         return [Path(part.strip()) for part in self["broker", "log.dirs"].split(",") if part.strip()]
@@ -117,6 +121,11 @@ class Settings:
     def has_gateway(self) -> bool:
         """Whether there is an MQTT gateway: it is not turned off, and has a port to listen on."""
         return bool(self["mqtt", "enable"]) and (self["mqtt", "port"] >= 0 or self["mqtt", "tls_port"] >= 0)
+
+    @property
+    def has_kafka(self) -> bool:
+        """Whether there is a Kafka gateway: it has a port to listen on."""
+        return int(self["kafka", "port"]) >= 0
 
     @property
     def has_bridge(self) -> bool:
@@ -204,15 +213,13 @@ class _Loader:
     def check_together(self, merged: Settings, config_file: Path | None) -> None:
         """Check what several settings say together."""
         place = f"{config_file}: " if config_file else ""
-        for check in (_check_broker, _check_mqtt, _check_http, advertised_of):
+        for check in (_check_broker, _check_mqtt, _check_kafka, _check_http, advertised_of):
             try:
                 check(merged)
             except ConfigError as error:
                 problem = f"{place}{error}"
                 if problem not in self.problems:  # two checks may need the same setting
                     self.problems.append(problem)
-        if merged["kafka", "port"] != NO_LISTENER:
-            self.warnings.append("this version has no Kafka listener: kafka.port has no effect")
 
 
 def listener_of(merged: Settings) -> tuple[str, int] | None:
@@ -285,6 +292,12 @@ def _check_mqtt(merged: Settings) -> None:
         merged.bridge("").check()
 
 
+def _check_kafka(merged: Settings) -> None:
+    _check_ports(merged, ("kafka", "port"))
+    if merged.has_kafka:
+        merged.kafka("").check()
+
+
 def _check_ports(merged: Settings, *keys: Key) -> None:
     for section, key in keys:
         port = merged[section, key]
@@ -293,7 +306,7 @@ def _check_ports(merged: Settings, *keys: Key) -> None:
 
 
 def _check_http(merged: Settings) -> None:
-    _check_ports(merged, ("http", "port"), ("kafka", "port"))
+    _check_ports(merged, ("http", "port"))
     if merged["http", "port"] < 0:
         raise ConfigError("http.port=-1: the monitor needs a port; 0 picks a free one")
     host = merged["http", "host"]

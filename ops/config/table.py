@@ -11,6 +11,7 @@ import msgspec
 from brokerd.config import BrokerConfig
 from brokerd.control.broker_settings import BROKER_SETTINGS, BrokerSetting
 from brokerd.control.config import SESSION_TIMEOUT_MS
+from edge.kafka.config import KafkaConfig
 from edge.mqtt.config import BridgeConfig, MqttConfig
 from ingest.limits import LIMITS, MIB
 from ingest.topic_config import TOPIC_SETTINGS, TopicSetting
@@ -19,7 +20,6 @@ from ops.metrics.config import MonitorConfig
 
 INT_MAX = 2**31 - 1
 BROKERS_MAX = 64
-NO_LISTENER = -1
 
 # what Kafka has and this version does not: key, Kafka's default
 _UNBUILT = {
@@ -30,7 +30,7 @@ _UNBUILT = {
 }
 
 # fields that ops fills in itself
-_OWN_FIELDS = {"mqtt": {"bootstrap"}, "bridge": {"bootstrap", "state_dir"}}
+_OWN_FIELDS = {"mqtt": {"bootstrap"}, "kafka": {"bootstrap"}, "bridge": {"bootstrap", "state_dir"}}
 
 
 def _checked(setting: BrokerSetting) -> Callable[[Any], str]:
@@ -138,7 +138,6 @@ def _edge(section: str, config: type[msgspec.Struct]) -> list[Setting]:
 def _others() -> list[Setting]:
     monitor = {field.name: field.default for field in msgspec.structs.fields(MonitorConfig)}
     rows: list[tuple[str, str, Any, type, str]] = [
-        ("kafka", "port", NO_LISTENER, int, "This version has no Kafka listener."),
         ("http", "host", monitor["http_host"], str, "Where /metrics and health are served."),
         ("http", "port", monitor["http_port"], int, "0: any free one."),
         ("http", "scrape_ms", monitor["scrape_ms"], int, "How often processes are asked when nobody asks the monitor."),
@@ -157,6 +156,7 @@ def settings() -> Mapping[tuple[str, str], Setting]:
         *_topic_defaults(),
         Setting(section="mqtt", key="enable", default=True, parse=typed(bool), doc="Run the MQTT gateway."),
         *_edge("mqtt", MqttConfig),
+        *_edge("kafka", KafkaConfig),
         Setting(
             section="bridge",
             key="enable",

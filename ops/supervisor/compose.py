@@ -17,7 +17,7 @@ from ops.supervisor.roles import process
 from ops.supervisor.spec import ProcessSpec
 
 CONTROLLERS = ("controller-1", "controller-2")
-GATEWAY, BRIDGE, MONITOR = "mqtt", "bridge", "monitor"
+GATEWAY, BRIDGE, KAFKA, MONITOR = "mqtt", "bridge", "kafka", "monitor"
 CONTROLLER_TCP = "controller"  # a listener's name
 PORTS_A_BROKER = 2  # clients', then other brokers'; the one below the first broker's is the controller's
 
@@ -49,6 +49,8 @@ def process_names(settings: Settings, broker_ids: Sequence[int]) -> list[str]:
         names.append(GATEWAY)
     if settings.has_bridge:
         names.append(BRIDGE)
+    if settings.has_kafka:
+        names.append(KAFKA)
     return names
 
 
@@ -59,6 +61,9 @@ def listeners(settings: Settings, broker_ids: Sequence[int]) -> list[Listener]:
         host = settings["mqtt", "host"]
         found.append(Listener("mqtt", (GATEWAY,), host, settings["mqtt", "port"], "--mqtt-port"))
         found.append(Listener("mqtts", (GATEWAY,), host, settings["mqtt", "tls_port"], "tls_port under [mqtt]"))
+    if settings.has_kafka:
+        host, port = settings["kafka", "host"], settings["kafka", "port"]
+        found.append(Listener("kafka", (KAFKA,), host, port, "--kafka-port"))
     found.append(Listener("http", (MONITOR,), settings["http", "host"], settings["http", "port"], "--http-port"))
     native = listener_of(settings)
     if native is not None:
@@ -90,6 +95,9 @@ def compose(settings: Settings, site: Site, ports: dict[str, int]) -> list[Proce
     if settings.has_bridge:
         specs.append(process(BRIDGE, "bridge", settings.bridge(bootstrap, state_dir=str(site.data_dir / "mqtt"))))
         expected.append(BRIDGE)
+    if settings.has_kafka:
+        specs.append(process(KAFKA, "kafka", settings.kafka(bootstrap, port=ports["kafka"])))
+        expected.append(KAFKA)
     monitor = MonitorConfig(
         run_dir=str(site.run_dir),
         cluster_id=site.member.cluster_id,

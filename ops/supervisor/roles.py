@@ -24,6 +24,7 @@ ROLES = {
     ),
     "broker": Role("brokerd.serving.broker:run", "brokerd.config:BrokerConfig", BROKERS_STOP),
     "gateway": Role("edge.mqtt.gateway:run", "edge.mqtt.config:MqttConfig", GATEWAYS_STOP),
+    "kafka": Role("edge.kafka.gateway:run", "edge.kafka.config:KafkaConfig", GATEWAYS_STOP),
     "bridge": Role("edge.mqtt.bridge:run", "edge.mqtt.config:BridgeConfig", GATEWAYS_STOP),
     # the monitor goes last: it shows the others' end
     "monitor": Role("ops.metrics.monitor:run", "ops.metrics.config:MonitorConfig", CONTROLLERS_STOP),

@@ -141,5 +141,6 @@ def test_variable_that_is_nearly_a_setting_is_warned_of() -> None:
     ]
 
 
-def test_kafka_port_is_taken_with_a_warning() -> None:
-    assert "no Kafka listener" in load_settings(flags={("kafka", "port"): ("--kafka-port", 0)}).warnings[0]
+def test_a_kafka_listener_beyond_loopback_has_to_be_allowed() -> None:
+    with pytest.raises(ConfigError, match="neither encrypts nor asks"):
+        load_settings(flags={("kafka", "port"): ("--kafka-port", 0), ("kafka", "host"): ("--kafka-host", "0.0.0.0")})

@@ -1,0 +1,124 @@
+"""ListOffsets: where logs begin and end, and where a time is in them; leaders alone say so."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from typing import Any
+
+from edge.kafka.codec import Request
+from edge.kafka.context import Context
+from ingest.client.offsets import first_at_or_after
+from ingest.errors import CorruptBatch, ForebayError, RemoteError
+from ingest.wire.codes import ErrorCode
+from ingest.wire.messages import (
+    FetchPartition,
+    FetchRequest,
+    ListedOffset,
+    ListOffsetsPartition,
+    ListOffsetsRequest,
+)
+
+TIMEOUT_MS = 5_000
+MAX_TIMESTAMP = -3  # KIP-734: not served
+PARTITIONS_MAX = 200  # in one request to a broker
+
+Place = tuple[str, int]
+
+
+async def list_offsets(context: Context, request: Request) -> Any:
+    """Ask the leaders."""
+    body = request.body
+    await context.brokers.known()
+    outcomes: dict[Place, ListedOffset] = {}
+    by_leader: dict[int, list[tuple[Place, ListOffsetsPartition]]] = defaultdict(list)
+    for one in body.topics:
+        for item in one.partitions:
+            place = (one.name, item.partition_index)
+            found = context.brokers.partition(*place)
+            if item.timestamp <= MAX_TIMESTAMP:
+                outcomes[place] = ListedOffset(int(ErrorCode.UNSUPPORTED_VERSION))
+            elif found is None or found[1].leader < 0:
+                code = ErrorCode.UNKNOWN_TOPIC_OR_PARTITION if found is None else ErrorCode.LEADER_NOT_AVAILABLE
+                context.brokers.outdated(code)
+                outcomes[place] = ListedOffset(int(code))
+            else:
+                topic, partition = found
+                epoch = item.current_leader_epoch
+                asked = ListOffsetsPartition(
+                    topic.topic_id,
+                    item.partition_index,
+                    item.timestamp,
+                    epoch if epoch >= 0 else partition.leader_epoch,
+                )
+                by_leader[partition.leader].append((place, asked))
+    portions = [
+        (leader, some[start : start + PARTITIONS_MAX])
+        for leader, some in by_leader.items()
+        for start in range(0, len(some), PARTITIONS_MAX)
+    ]
+    for answer in await asyncio.gather(*(_ask(context, leader, some) for leader, some in portions)):
+        outcomes.update(answer)
+    return _response(request, outcomes)
+
+
+async def _ask(
+    context: Context, leader: int, some: list[tuple[Place, ListOffsetsPartition]]
+) -> dict[Place, ListedOffset]:
+    places = [place for place, _ in some]
+    try:
+        answer, _ = await context.brokers.ask(
+            leader, ListOffsetsRequest([item for _, item in some]), timeout_ms=TIMEOUT_MS
+        )
+    except ForebayError as error:
+        code = error.code if isinstance(error, RemoteError) else int(ErrorCode.NOT_LEADER_OR_FOLLOWER)
+        context.brokers.outdated(code)
+        return dict.fromkeys(places, ListedOffset(code))
+    outcomes = {}
+    for (place, wanted), found in zip(some, answer.partitions, strict=True):
+        context.brokers.outdated(found.error_code)
+        outcomes[place] = await _refined(context, leader, wanted, found)
+    return outcomes
+
+
+async def _refined(context: Context, leader: int, wanted: ListOffsetsPartition, found: ListedOffset) -> ListedOffset:
+    """Find the record of a time within the batch that the leader named."""
+    if wanted.timestamp_ms < 0 or found.error_code or found.offset < 0:
+        return found
+    item = FetchPartition(wanted.topic_id, wanted.partition, found.offset, 1, wanted.leader_epoch)
+    try:
+        answer, payload = await context.brokers.ask(leader, FetchRequest(0, 1, 1, [item]), timeout_ms=TIMEOUT_MS)
+    except ForebayError as error:
+        code = error.code if isinstance(error, RemoteError) else int(ErrorCode.NOT_LEADER_OR_FOLLOWER)
+        return ListedOffset(code)
+    (fetched,) = answer.partitions
+    if fetched.error_code or fetched.frame < 0:
+        return ListedOffset(fetched.error_code or int(ErrorCode.OFFSET_NOT_AVAILABLE))
+    try:
+        first = first_at_or_after(payload[fetched.frame], wanted.timestamp_ms, found.offset)
+    except CorruptBatch:
+        return ListedOffset(int(ErrorCode.CORRUPT_MESSAGE))
+    return found if first is None else ListedOffset(0, *first, found.leader_epoch)
+
+
+def _response(request: Request, outcomes: dict[Place, ListedOffset]) -> Any:
+    response = request.api.response
+    topic_kind = response.ListOffsetsTopicResponse
+    kind = topic_kind.ListOffsetsPartitionResponse
+    topics = []
+    for one in request.body.topics:
+        items = []
+        for item in one.partitions:
+            found = outcomes[one.name, item.partition_index]
+            code = ErrorCode.UNKNOWN_TOPIC_OR_PARTITION if found.error_code == 100 else found.error_code
+            items.append(
+                kind(
+                    partition_index=item.partition_index,
+                    error_code=int(code),
+                    timestamp=found.timestamp_ms if item.timestamp >= 0 else -1,
+                    offset=found.offset,
+                    leader_epoch=found.leader_epoch,
+                )
+            )
+        topics.append(topic_kind(name=one.name, partitions=items))
+    return response(throttle_time_ms=0, topics=topics)

@@ -1,0 +1,119 @@
+"""Produce: one batch a partition, checked, given the log's header, and sent to its leader once.
+
+A client's own producer id, epoch and sequence go with it. Nothing is tried again here: whether a batch whose answer was
+lost is in the log only the client's next try under the same sequence finds out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from typing import Any
+
+from edge.kafka.batches import Refused, from_kafka
+from edge.kafka.brokers import NoConnection
+from edge.kafka.codec import Request
+from edge.kafka.context import Context
+from edge.kafka.produce_codec import ProduceBody, ProducedRecords
+from ingest.errors import ForebayError, RemoteError
+from ingest.topic_name import is_internal
+from ingest.wire.codes import ErrorCode
+from ingest.wire.messages import ProducedPartition, ProducePartition, ProduceRequest
+
+GRACE_MS = 1_000  # for the answer that tells that it took too long
+TIMEOUT_MS_MAX = 300_000
+
+Outcome = ProducedPartition
+Place = tuple[str, int]
+
+
+async def produce(context: Context, request: Request) -> Any | None:
+    """Append records; None with acks 0, which is not answered."""
+    body: ProduceBody = request.body
+    outcomes: dict[Place, Outcome] = {}
+    batches: dict[int, list[tuple[Place, ProducePartition, bytes]]] = defaultdict(list)
+    await context.brokers.known()
+    for item in body.records:
+        place = (item.topic, item.partition)
+        try:
+            leader, partition, batch = _checked(context, body, item)
+        except Refused as refused:
+            outcomes[place] = Outcome(int(refused.code), message=str(refused))
+        else:
+            batches[leader].append((place, partition, batch))
+    if body.acks == 0:
+        for leader, some in batches.items():
+            asked = ProduceRequest(0, [partition for _, partition, _ in some])
+            context.brokers.tell(leader, asked, timeout_ms=GRACE_MS, payload=[batch for *_, batch in some])
+        return None
+    answers = await asyncio.gather(*(_send(context, body, leader, some) for leader, some in batches.items()))
+    for answer in answers:
+        outcomes.update(answer)
+    return _response(request, body, outcomes)
+
+
+def _checked(context: Context, body: ProduceBody, item: ProducedRecords) -> tuple[int, ProducePartition, bytes]:
+    if body.transactional_id is not None:
+        raise Refused(ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED, "transactions are not served")
+    if body.acks not in (-1, 0, 1):
+        raise Refused(ErrorCode.INVALID_REQUIRED_ACKS, f"acks {body.acks}")
+    if is_internal(item.topic):
+        raise Refused(ErrorCode.INVALID_TOPIC_EXCEPTION, f"{item.topic} is the brokers' own")
+    found = context.brokers.partition(item.topic, item.partition)
+    if found is None:
+        context.brokers.outdated(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION)
+        raise Refused(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, f"no {item.topic}-{item.partition}")
+    topic, partition = found
+    if item.records is None:
+        raise Refused(ErrorCode.INVALID_RECORD, "no records")
+    if partition.leader < 0:
+        raise Refused(ErrorCode.LEADER_NOT_AVAILABLE, f"{item.topic}-{item.partition} has no leader")
+    taken = from_kafka(item.records, keys_needed="compact" in topic.configs.get("cleanup.policy", ""))
+    asked = ProducePartition(topic.topic_id, item.partition, partition.leader_epoch)
+    return partition.leader, asked, b"".join((taken.header, taken.body))
+
+
+async def _send(
+    context: Context, body: ProduceBody, leader: int, some: list[tuple[Place, ProducePartition, bytes]]
+) -> dict[Place, Outcome]:
+    timeout_ms = min(max(body.timeout_ms, 1), TIMEOUT_MS_MAX)
+    asked = ProduceRequest(body.acks, [partition for _, partition, _ in some])
+    places = [place for place, *_ in some]
+    try:
+        answer, _ = await context.brokers.ask(
+            leader, asked, timeout_ms=timeout_ms + GRACE_MS, payload=[batch for *_, batch in some]
+        )
+    except RemoteError as error:
+        return dict.fromkeys(places, Outcome(error.code, message=str(error)))
+    except NoConnection as error:
+        context.brokers.outdated(ErrorCode.NOT_LEADER_OR_FOLLOWER)
+        return dict.fromkeys(places, Outcome(int(ErrorCode.NOT_LEADER_OR_FOLLOWER), message=str(error)))
+    except ForebayError as error:
+        context.brokers.outdated(ErrorCode.NOT_LEADER_OR_FOLLOWER)
+        return dict.fromkeys(places, Outcome(int(ErrorCode.REQUEST_TIMED_OUT), message=str(error)))
+    for item in answer.partitions:
+        context.brokers.outdated(item.error_code)
+    return dict(zip(places, answer.partitions, strict=True))
+
+
+def _response(request: Request, body: ProduceBody, outcomes: dict[Place, Outcome]) -> Any:
+    response = request.api.response
+    topic_kind = response.TopicProduceResponse
+    kind = topic_kind.PartitionProduceResponse
+    by_topic: dict[str, list[Any]] = defaultdict(list)
+    for item in body.records:
+        outcome = outcomes[item.topic, item.partition]
+        code = ErrorCode.UNKNOWN_TOPIC_OR_PARTITION if outcome.error_code == 100 else outcome.error_code
+        by_topic[item.topic].append(
+            kind(
+                index=item.partition,
+                error_code=int(code),
+                base_offset=outcome.base_offset,
+                log_append_time_ms=outcome.append_time_ms,
+                log_start_offset=outcome.log_start_offset,
+                record_errors=[],
+                error_message=outcome.message or None,
+            )
+        )
+    topics = [topic_kind(name=name, partition_responses=items) for name, items in by_topic.items()]
+    return response(responses=topics, throttle_time_ms=0)

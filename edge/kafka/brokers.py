@@ -1,0 +1,213 @@
+"""The brokers behind the gateway: requests to them from coroutines, and what metadata says of them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from ingest.client.cluster import ANY_BROKER, Answered, Cluster, monotonic_ms
+from ingest.errors import ForebayError, TransportError
+from ingest.wire.codes import ErrorCode
+from ingest.wire.message import Message
+from ingest.wire.messages import BrokerMetadata, PartitionMetadata, TopicMetadata
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+WAIT_MS_MAX = 1_000
+RETRY_MS = 20
+METADATA_TIMEOUT_MS = 5_000
+
+
+class Brokers:
+    """All brokers of a cluster. Thread: the loop's.
+
+    Args:
+        bootstrap: A data directory on this machine, or tcp://host:port,…
+    Raises:
+        ConfigError: there is no appliance at `bootstrap`.
+    """
+
+    def __init__(self, bootstrap: str, loop: asyncio.AbstractEventLoop, *, client_id: str) -> None:
+        self._loop = loop
+        self._cluster = Cluster(bootstrap, client_id=client_id, all_topics=True)
+        self._cluster.on_metadata = self._on_metadata
+        self._news: list[asyncio.Future[None]] = []
+        self._fds: set[int] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._due = False
+        self._closed = False
+        self._turn()
+
+    # ---- asking ------------------------------------------------------------------------------------------------------
+
+    async def ask(
+        self,
+        broker_id: int,
+        body: Message,
+        *,
+        timeout_ms: int,
+        payload: Sequence[Buffer] = (),
+        client_id: str | None = None,
+    ) -> tuple[Any, Sequence[Any]]:
+        """Ask a broker; return the body of its answer, and the frames that came with it.
+
+        Args:
+            client_id: In whose name; None: the gateway's own.
+
+        Raises:
+            RemoteError: it refused.
+            TransportError: there is no connection, or no answer came: where it was sent the outcome is unknown.
+        """
+        answered: asyncio.Future[Answered] = self._loop.create_future()
+
+        def on_done(outcome: Answered) -> None:
+            if not answered.done():  # else nobody waits any more
+                answered.set_result(outcome)
+
+        if not self._cluster.send(
+            broker_id, body, on_done, timeout_ms=timeout_ms, payload=payload, client_id=client_id
+        ):
+            raise NoConnection(f"no connection to broker {broker_id}")
+        self._soon()
+        outcome = await answered
+        if outcome.error is not None:
+            raise outcome.error
+        return outcome.body, outcome.payload
+
+    def tell(self, broker_id: int, body: Message, *, timeout_ms: int, payload: Sequence[Buffer] = ()) -> bool:
+        """Send a request that is not answered; False: there is no connection."""
+        sent = self._cluster.send(broker_id, body, None, timeout_ms=timeout_ms, payload=payload)
+        self._soon()
+        return sent
+
+    async def ask_any(self, body: Message, *, timeout_ms: int) -> Any:
+        """Ask whichever broker is connected, again while there is none.
+
+        Raises:
+            RemoteError, TransportError: as `ask`.
+        """
+        deadline_ms = monotonic_ms() + timeout_ms
+        while True:
+            try:
+                found, _ = await self.ask(ANY_BROKER, body, timeout_ms=max(1, deadline_ms - monotonic_ms()))
+                return found
+            except NoConnection:
+                if monotonic_ms() >= deadline_ms:
+                    raise
+            await asyncio.sleep(RETRY_MS / 1000)
+
+    # ---- metadata ----------------------------------------------------------------------------------------------------
+
+    async def known(self, timeout_ms: int = METADATA_TIMEOUT_MS) -> bool:
+        """Wait until there is metadata at all; False: none came in time."""
+        return self._cluster.version >= 0 or await self.newer(timeout_ms)
+
+    async def newer(self, timeout_ms: int) -> bool:
+        """Ask for metadata and wait until some comes; False: none came in time."""
+        self._cluster.wait_for_newer(monotonic_ms())
+        news: asyncio.Future[None] = self._loop.create_future()
+        self._news.append(news)
+        self._soon()
+        try:
+            await asyncio.wait_for(news, timeout_ms / 1000)
+        except TimeoutError:
+            return False
+        return True
+
+    @property
+    def cluster_id(self) -> str:
+        """Return the cluster's id, empty before the first metadata."""
+        return self._cluster.cluster_id
+
+    @property
+    def all(self) -> dict[int, BrokerMetadata]:
+        """Return the brokers by id, those that are not alive too."""
+        return self._cluster.brokers
+
+    @property
+    def topics(self) -> dict[str, TopicMetadata]:
+        """Return all topics by name."""
+        return self._cluster.topics
+
+    def partition(self, topic: str, partition: int) -> tuple[TopicMetadata, PartitionMetadata] | None:
+        """Return a partition as metadata knows it."""
+        found = self._cluster.topics.get(topic)
+        if found is None:
+            return None
+        if 0 <= partition < len(found.partitions) and found.partitions[partition].partition == partition:
+            return found, found.partitions[partition]
+        return next(((found, item) for item in found.partitions if item.partition == partition), None)
+
+    def outdated(self, code: int) -> None:
+        """Take note that a broker's answer proved the metadata held here old."""
+        if code in _OUTDATED:
+            self._cluster.wait_for_newer(monotonic_ms())
+            self._soon()
+
+    def is_local(self, broker_id: int) -> bool:
+        """Tell whether a broker runs on this machine."""
+        broker = self._cluster.brokers.get(broker_id)
+        return broker is not None and self._cluster.is_local(broker)
+
+    def _on_metadata(self) -> None:
+        waiting, self._news = self._news, []
+        for news in waiting:
+            if not news.done():
+                news.set_result(None)
+
+    # ---- the loop ----------------------------------------------------------------------------------------------------
+
+    def _soon(self) -> None:
+        """Poll at the end of this turn of the loop: a send may have swallowed the signal of an answer."""
+        if not self._due:
+            self._due = True
+            self._loop.call_soon(self._turn)
+
+    def _turn(self) -> None:
+        self._due = False
+        if self._closed:
+            return
+        cluster = self._cluster
+        try:
+            cluster.poll()
+        except ForebayError:  # no appliance there now
+            wait_ms = WAIT_MS_MAX
+        else:
+            wait_ms = min(WAIT_MS_MAX, max(1, cluster.deadline_ms() - monotonic_ms()))
+        for fd in cluster.fds():
+            if fd not in self._fds:
+                self._fds.add(fd)
+                self._loop.add_reader(fd, self._turn)
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_later(wait_ms / 1000, self._turn)
+        if cluster.unsure:
+            self._soon()
+
+    def close(self) -> None:
+        """Close the connections; what is under way is not answered."""
+        self._closed = True
+        for fd in self._fds:
+            self._loop.remove_reader(fd)
+        if self._timer is not None:
+            self._timer.cancel()
+        self._cluster.close()
+
+
+class NoConnection(TransportError):
+    """Nothing was sent."""
+
+
+_OUTDATED = frozenset(
+    {
+        ErrorCode.UNKNOWN_TOPIC_OR_PARTITION,
+        ErrorCode.NOT_LEADER_OR_FOLLOWER,
+        ErrorCode.FENCED_LEADER_EPOCH,
+        ErrorCode.UNKNOWN_LEADER_EPOCH,
+        ErrorCode.UNKNOWN_TOPIC_ID,
+        ErrorCode.LEADER_NOT_AVAILABLE,
+        ErrorCode.OFFSET_NOT_AVAILABLE,
+    }
+)

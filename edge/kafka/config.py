@@ -1,0 +1,61 @@
+"""What the Kafka gateway is told at its start; parsed and merged by ops, frozen here."""
+
+from __future__ import annotations
+
+import ipaddress
+
+import msgspec
+
+from ingest.errors import ConfigError
+from ingest.limits import MIB
+
+
+class KafkaConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """One Kafka gateway.
+
+    Attributes:
+        bootstrap: The data directory of an appliance on this machine, or tcp://host:port,…
+        port: 0: any free one; -1: there is no gateway.
+        allow_insecure: Listen beyond loopback although this version neither encrypts nor asks who it is.
+        advertised_host, advertised_port: Where clients are told to connect to; empty and 0: where they have connected.
+        request_bytes_max: The largest Produce; other requests are `other_bytes_max` at most.
+        connections_max: At once; others are closed at once.
+        auto_create_topics: Of names that clients ask for and allow to be created.
+    """
+
+    bootstrap: str
+    host: str = "127.0.0.1"
+    port: int = -1
+    allow_insecure: bool = False
+    advertised_host: str = ""
+    advertised_port: int = 0
+    request_bytes_max: int = 100 * MIB
+    other_bytes_max: int = 4 * MIB
+    connections_max: int = 10_000
+    auto_create_topics: bool = True
+
+    def check(self) -> None:
+        """Check what the fields' types don't.
+
+        Raises:
+            ConfigError: names the field, its value and what to do.
+        """
+        if not 1 * MIB <= self.other_bytes_max <= self.request_bytes_max <= 1024 * MIB:
+            raise ConfigError(
+                f"kafka: request_bytes_max={self.request_bytes_max} and other_bytes_max={self.other_bytes_max}: "
+                "expected 1 MiB <= other_bytes_max <= request_bytes_max <= 1 GiB"
+            )
+        if not 0 <= self.advertised_port <= 65_535:
+            raise ConfigError(f"kafka: advertised_port={self.advertised_port} is no port")
+        if not _is_loopback(self.host) and not self.allow_insecure:
+            raise ConfigError(
+                f"kafka: host={self.host} is reached from other machines, and this version neither encrypts nor asks "
+                "who it is; set allow_insecure=true if that network is trusted"
+            )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,152 @@
+"""One socket of a Kafka client: frames in, answers out in the order of the requests."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+import structlog
+
+from edge.kafka.apis.metadata import api_versions
+from edge.kafka.codec import API_VERSIONS, PRODUCE, Head, Request, decode_head, decode_request, encode_response
+from edge.kafka.codec import unsupported_version as _unsupported
+from edge.kafka.context import Context
+from edge.kafka.fields import Malformed
+from edge.kafka.frames import FrameParser, FrameTooLarge
+from edge.kafka.handlers import HANDLERS
+from edge.kafka.stats import Counters
+from ingest.wire.codes import ErrorCode
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+REQUESTS_MAX = 20  # of one connection under way; then its socket is not read
+WRITE_BYTES_MAX = 1 << 20
+
+_log = structlog.get_logger("kafka")
+
+
+class Host(Protocol):
+    """Whose the connections are: the gateway."""
+
+    @property
+    def counters(self) -> Counters: ...
+
+    def context(self, transport: asyncio.Transport) -> Context: ...
+
+    def entered(self, connection: Connection) -> bool: ...
+
+    def left(self, connection: Connection) -> None: ...
+
+
+class Connection(asyncio.Protocol):
+    """A client's connection. Thread: the gateway's loop."""
+
+    def __init__(self, gateway: Host) -> None:
+        self._gateway = gateway
+        self._transport: asyncio.Transport | None = None
+        self._context: Context | None = None
+        self._parser: FrameParser | None = None
+        self._under_way: deque[asyncio.Task[Sequence[Buffer]]] = deque()
+        self._reading = True
+        self._can_write = True
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._context = self._gateway.context(self._transport)
+        self._parser = FrameParser(self._context.config.request_bytes_max)
+        self._transport.set_write_buffer_limits(high=WRITE_BYTES_MAX)
+        if not self._gateway.entered(self):
+            self._transport.abort()
+
+    def data_received(self, data: bytes) -> None:
+        assert self._parser is not None
+        self._gateway.counters.bytes_in += len(data)
+        try:
+            for frame in self._parser.feed(data):
+                self._take(frame)
+        except (FrameTooLarge, Malformed) as error:
+            self._malformed(error)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        for task in self._under_way:
+            task.cancel()
+        self._under_way.clear()
+        self._transport = None
+        self._gateway.left(self)
+
+    def pause_writing(self) -> None:
+        self._can_write = False
+        self._regulate()
+
+    def resume_writing(self) -> None:
+        self._can_write = True
+        self._regulate()
+
+    def _malformed(self, error: Exception) -> None:
+        self._gateway.counters.malformed += 1
+        _log.info("closed for what it sent", ip=self._context and self._context.client_ip, reason=str(error))
+        self.close()
+
+    def _take(self, frame: memoryview) -> None:
+        assert self._context is not None
+        if frame.nbytes > self._context.config.other_bytes_max and decode_head(frame).api_key != PRODUCE:
+            raise Malformed(f"a request of {frame.nbytes} bytes that is no Produce")
+        self._gateway.counters.requests += 1
+        request = decode_request(frame)
+        task = asyncio.get_running_loop().create_task(self._serve(request))
+        self._under_way.append(task)
+        task.add_done_callback(self._done)
+        self._regulate()
+
+    async def _serve(self, request: Request | Head) -> Sequence[Buffer]:
+        assert self._context is not None
+        if isinstance(request, Head):
+            if request.api_key == API_VERSIONS:
+                return [_unsupported(request, api_versions(ErrorCode.UNSUPPORTED_VERSION))]
+            raise Malformed(f"api {request.api_key}, version {request.version} is not served")
+        if request.api.key == API_VERSIONS:
+            return [encode_response(request, api_versions())]
+        answer = await HANDLERS[request.api.key](self._context, request)
+        if answer is None:
+            return []
+        return cast("Sequence[Buffer]", answer) if isinstance(answer, list) else [encode_response(request, answer)]
+
+    def _done(self, _: asyncio.Task[Any]) -> None:
+        """Send what is answered, in order."""
+        while self._under_way and self._under_way[0].done():
+            task = self._under_way.popleft()
+            if task.cancelled():
+                return
+            error = task.exception()
+            if isinstance(error, Malformed):
+                self._malformed(error)
+                return
+            if error is not None:
+                self._gateway.counters.failed += 1
+                _log.error("a request failed", error=repr(error), exc_info=error)
+                self.close()
+                return
+            if self._transport is not None and not self._transport.is_closing():
+                parts = task.result()
+                if parts:
+                    self._transport.writelines(parts)  # type: ignore[arg-type]
+        self._regulate()
+
+    def _regulate(self) -> None:
+        """Read the socket, or not, by what is under way and what the client has not read."""
+        wanted = len(self._under_way) < REQUESTS_MAX and self._can_write
+        if wanted == self._reading or self._transport is None or self._transport.is_closing():
+            return
+        self._reading = wanted
+        if wanted:
+            self._transport.resume_reading()
+        else:
+            self._transport.pause_reading()
+
+    def close(self) -> None:
+        """Close once what was answered is sent."""
+        if self._transport is not None:
+            self._transport.close()

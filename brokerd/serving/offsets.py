@@ -1,4 +1,4 @@
-"""Where logs begin and end, what lies between: ListOffsets, OffsetLag, and DeleteRecords, which moves the begin."""
+"""Where logs and epochs end, what lies between: ListOffsets, OffsetForLeaderEpoch, OffsetLag; DeleteRecords cuts."""
 
 from __future__ import annotations
 
@@ -9,15 +9,20 @@ from ingest.wire.codes import ErrorCode
 from ingest.wire.frames import Request
 from ingest.wire.messages import (
     EARLIEST_TIMESTAMP,
+    EPOCH_END_PARTITIONS_MAX,
     LATEST_TIMESTAMP,
     OFFSET_LAG_PARTITIONS_MAX,
     DeletedRecords,
     DeleteRecordsRequest,
     DeleteRecordsResponse,
+    EpochEnd,
+    EpochEndPartition,
     ListedOffset,
     ListOffsetsPartition,
     ListOffsetsRequest,
     ListOffsetsResponse,
+    OffsetForLeaderEpochRequest,
+    OffsetForLeaderEpochResponse,
     OffsetLag,
     OffsetLagPartition,
     OffsetLagRequest,
@@ -73,6 +78,36 @@ class OffsetsRoom:
         if at is None:
             return ListedOffset(0, -1, -1, epoch)
         return ListedOffset(0, max(at[0], log.start_offset), at[1], epoch)
+
+    def epoch_ends(self, peer: Peer, request: Request) -> None:
+        """Say where leader epochs end, by which readers see whether a log is still the one they read (KIP-320)."""
+        body: OffsetForLeaderEpochRequest = request.body
+        count = len(body.partitions)
+        if count > EPOCH_END_PARTITIONS_MAX:
+            text = f"{count} partitions; one request may ask for {EPOCH_END_PARTITIONS_MAX}"
+            self._outbox.refuse(peer, request.correlation_id, ErrorCode.INVALID_REQUEST, text)
+            return
+        ends = [self._epoch_end(item) for item in body.partitions]
+        self._outbox.answer(peer, request.correlation_id, OffsetForLeaderEpochResponse(ends))
+
+    def _epoch_end(self, item: EpochEndPartition) -> EpochEnd:
+        found = self._find(item.topic_id, item.partition)
+        if isinstance(found, ErrorCode):
+            return EpochEnd(int(found))
+        code = found.check_epoch(item.leader_epoch)
+        if not code and item.epoch < 0:
+            code = ErrorCode.INVALID_REQUEST
+        elif not code and not found.knows_its_end:
+            code = ErrorCode.OFFSET_NOT_AVAILABLE
+        if code:
+            return EpochEnd(int(code))
+        log = found.log
+        if item.epoch >= log.leader_epoch:
+            return EpochEnd(0, item.epoch, log.end_offset) if item.epoch == log.leader_epoch else EpochEnd(0)
+        end = log.epoch_end(item.epoch)
+        if end is None:
+            return EpochEnd(int(ErrorCode.KAFKA_STORAGE_ERROR))
+        return EpochEnd(0) if end[0] < 0 else EpochEnd(0, *end)
 
     def offset_lag(self, peer: Peer, request: Request, wall_ms: int) -> None:
         """Say what readers at offsets have not read yet, as `Log.unread` finds it."""

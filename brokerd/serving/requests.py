@@ -53,9 +53,11 @@ from ingest.wire.messages import (
     BrokerRegistrationRequest,
     CreateTopicsRequest,
     CreateTopicsResponse,
+    DescribeLogDirsResponse,
     InitProducerIdRequest,
     InitProducerIdResponse,
     NewTopic,
+    ReplicaSize,
 )
 
 if TYPE_CHECKING:
@@ -167,6 +169,10 @@ class RequestHandler:
             self.offsets.list_offsets(peer, request)
         elif api_key == ApiKey.OFFSET_LAG:
             self.offsets.offset_lag(peer, request, wall_ms)
+        elif api_key == ApiKey.OFFSET_FOR_LEADER_EPOCH:
+            self.offsets.epoch_ends(peer, request)
+        elif api_key == ApiKey.DESCRIBE_LOG_DIRS:
+            self._describe_log_dirs(peer, request)
         elif api_key == ApiKey.DELETE_RECORDS:
             self.offsets.delete_records(peer, request)
         elif api_key == ApiKey.INIT_PRODUCER_ID:
@@ -186,6 +192,14 @@ class RequestHandler:
             self.outbox.refuse(
                 peer, request.correlation_id, ErrorCode.CLUSTER_AUTHORIZATION_FAILED, f"{name} is not for clients"
             )
+
+    def _describe_log_dirs(self, peer: Peer, request: Request) -> None:
+        space = self._directory.space()
+        replicas = [
+            ReplicaSize(one.log.topic_id, one.log.partition, one.log.size_bytes) for one in self.partitions.all()
+        ]
+        body = DescribeLogDirsResponse(self._config.log_dir, *space, replicas)
+        self.outbox.answer(peer, request.correlation_id, body)
 
     def handle_peer(self, peer: Peer, request: Request, now_ms: int) -> None:
         """Serve one request of another broker."""

@@ -14,7 +14,7 @@ import structlog
 
 from brokerd.storage.checkpoint import CLOSED, INTACT, OPENED, RUNNING, UNPROVEN, Checkpoint, CheckpointRecord
 from brokerd.storage.config import LogConfig
-from brokerd.storage.disk import RESERVE_BYTES, Disk
+from brokerd.storage.disk import RESERVE_BYTES, Disk, Space
 from brokerd.storage.flusher import flush
 from brokerd.storage.history import Survey, survey
 from brokerd.storage.identity import check_identity, check_new, read_identity, write_identity
@@ -174,6 +174,10 @@ class LogDirectory:
     @property
     def disk_full(self) -> bool:
         return self._disk.full
+
+    def space(self) -> Space:
+        """Look at the file system that it lies on."""
+        return self._disk.space()
 
     @property
     def device(self) -> int:

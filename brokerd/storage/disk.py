@@ -7,7 +7,7 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from brokerd.storage.files import CREATE, READ, File, pwrite_all
 from ingest.atomic_file import fsync_directory, replace_file
@@ -24,6 +24,13 @@ RESERVE_BYTES = 8 * MIB  # half of it is room for some thousand index, snapshot 
 _SMALL_FILES_BYTES = 256 * KIB  # so much of it is given up at once for them
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 NO_DESCRIPTORS = frozenset({errno.EMFILE, errno.ENFILE})  # says nothing about the disk
+
+
+class Space(NamedTuple):
+    """The size of a file system, and what of it can be used."""
+
+    total_bytes: int
+    usable_bytes: int
 
 
 class RunningTime:
@@ -158,8 +165,12 @@ class Disk:
     def look_for_room(self) -> None:
         """Take the reserve back if some was spent, and notice that the disk is no longer full."""
         if self.take_reserve() and self.full:
-            space = os.statvfs(self.path)
-            self.full = space.f_bavail * space.f_frsize < EXTENT_BYTES_MAX
+            self.full = self.space().usable_bytes < EXTENT_BYTES_MAX
+
+    def space(self) -> Space:
+        """Look at the file system. Cost: one call, without I/O."""
+        found = os.statvfs(self.path)
+        return Space(found.f_blocks * found.f_frsize, found.f_bavail * found.f_frsize)
 
     def _spend_reserve(self, size_bytes: int) -> bool:
         """Give up so much of the reserve, or what is left of it; False: nothing is."""

@@ -43,8 +43,10 @@ class ApiKey(IntEnum):
     DELETE_TOPICS = 20
     DELETE_RECORDS = 21
     INIT_PRODUCER_ID = 22
+    OFFSET_FOR_LEADER_EPOCH = 23
     DESCRIBE_CONFIGS = 32
     ALTER_CONFIGS = 33
+    DESCRIBE_LOG_DIRS = 35
     CREATE_PARTITIONS = 37
     DELETE_GROUPS = 42
     ELECT_LEADERS = 43
@@ -265,6 +267,57 @@ class OffsetLag(Message, frozen=True):
 
 class OffsetLagResponse(Message, frozen=True):
     partitions: list[OffsetLag]
+
+
+EPOCH_END_PARTITIONS_MAX = 100  # as for OffsetLag: an epoch that was not asked for before costs looks into indexes
+
+
+class EpochEndPartition(Message, frozen=True):
+    """`epoch` is that of records somebody has read, `leader_epoch` that of the leader known to who asks."""
+
+    topic_id: bytes
+    partition: int
+    epoch: int
+    leader_epoch: int = -1
+
+
+class OffsetForLeaderEpochRequest(Message, frozen=True):
+    """Ask a leader where leader epochs end, in EPOCH_END_PARTITIONS_MAX partitions at most (KIP-101, KIP-320)."""
+
+    partitions: list[EpochEndPartition]
+
+
+class EpochEnd(Message, frozen=True):
+    """The greatest epoch up to the one asked for that the log has records of, and where it ends; -1: none is so old."""
+
+    error_code: int
+    epoch: int = -1
+    end_offset: int = -1
+
+
+class OffsetForLeaderEpochResponse(Message, frozen=True):
+    partitions: list[EpochEnd]
+
+
+class DescribeLogDirsRequest(Message, frozen=True):
+    """Ask one broker what it holds."""
+
+
+class ReplicaSize(Message, frozen=True):
+    """A replica on a broker's disk."""
+
+    topic_id: bytes
+    partition: int
+    size_bytes: int
+
+
+class DescribeLogDirsResponse(Message, frozen=True):
+    """A broker has one directory. `total_bytes` and `usable_bytes` are those of its file system (KIP-827)."""
+
+    log_dir: str
+    total_bytes: int
+    usable_bytes: int
+    replicas: list[ReplicaSize]
 
 
 class DeleteRecordsPartition(Message, frozen=True):
@@ -731,6 +784,8 @@ REQUESTS: dict[int, type[Message]] = {
     ApiKey.ALTER_PARTITION_REASSIGNMENTS: AlterPartitionReassignmentsRequest,
     ApiKey.DRAIN_BROKER: DrainBrokerRequest,
     ApiKey.OFFSET_LAG: OffsetLagRequest,
+    ApiKey.OFFSET_FOR_LEADER_EPOCH: OffsetForLeaderEpochRequest,
+    ApiKey.DESCRIBE_LOG_DIRS: DescribeLogDirsRequest,
 }
 RESPONSES: dict[int, type[Message]] = {
     ApiKey.PRODUCE: ProduceResponse,
@@ -765,4 +820,6 @@ RESPONSES: dict[int, type[Message]] = {
     ApiKey.ALTER_PARTITION_REASSIGNMENTS: AlterPartitionReassignmentsResponse,
     ApiKey.DRAIN_BROKER: DrainBrokerResponse,
     ApiKey.OFFSET_LAG: OffsetLagResponse,
+    ApiKey.OFFSET_FOR_LEADER_EPOCH: OffsetForLeaderEpochResponse,
+    ApiKey.DESCRIBE_LOG_DIRS: DescribeLogDirsResponse,
 }

@@ -8,6 +8,7 @@ from typing import Any
 from edge.kafka.apis import (
     cluster,
     configs,
+    epoch_ends,
     fetch,
     groups,
     list_offsets,
@@ -40,8 +41,10 @@ HANDLERS: dict[int, Handler] = {
     20: topics.delete_topics,
     21: topics.delete_records,
     22: producer_ids.init_producer_id,
+    23: epoch_ends.epoch_ends,
     32: configs.describe_configs,
     33: configs.alter_configs,
+    35: cluster.describe_log_dirs,
     37: topics.create_partitions,
     42: groups.delete_groups,
     43: cluster.elect_leaders,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import defaultdict
 from typing import Any
 
@@ -12,6 +13,8 @@ from ingest.wire.codes import ErrorCode
 from ingest.wire.message import Message
 from ingest.wire.messages import (
     AlterPartitionReassignmentsRequest,
+    DescribeLogDirsRequest,
+    DescribeLogDirsResponse,
     ElectLeadersRequest,
     PartitionResult,
     Reassignment,
@@ -39,6 +42,46 @@ async def describe_cluster(context: Context, request: Request) -> Any:
             for broker in alive
         ],
     )
+
+
+async def describe_log_dirs(context: Context, request: Request) -> Any:
+    """Tell what lies on the brokers' disks: of all of them, for this gateway is every one."""
+    body, response = request.body, request.api.response
+    await context.brokers.known()
+    names = {topic.topic_id: topic.name for topic in context.brokers.topics.values()}
+    named = None
+    if body.topics is not None:
+        named = {(one.topic, number) for one in body.topics for number in one.partitions}
+    alive = [broker.broker_id for broker in context.brokers.all.values() if broker.alive]
+    outcomes = await asyncio.gather(
+        *(context.brokers.ask(broker_id, DescribeLogDirsRequest(), timeout_ms=TIMEOUT_MS) for broker_id in alive),
+        return_exceptions=True,
+    )
+    kind = response.DescribeLogDirsResult
+    results = []
+    for outcome in outcomes:
+        if isinstance(outcome, BaseException):
+            continue
+        found: DescribeLogDirsResponse = outcome[0]
+        by_name: dict[str, list[Any]] = defaultdict(list)
+        for one in found.replicas:
+            name = names.get(one.topic_id)
+            if name is not None and (named is None or (name, one.partition) in named):
+                size = kind.DescribeLogDirsTopic.DescribeLogDirsPartition(
+                    partition_index=one.partition, partition_size=one.size_bytes, offset_lag=0, is_future_key=False
+                )
+                by_name[name].append(size)
+        topics = [kind.DescribeLogDirsTopic(name=name, partitions=sizes) for name, sizes in by_name.items()]
+        results.append(
+            kind(
+                error_code=0,
+                log_dir=found.log_dir,
+                topics=topics,
+                total_bytes=found.total_bytes,
+                usable_bytes=found.usable_bytes,
+            )
+        )
+    return response(throttle_time_ms=0, error_code=0, results=results)
 
 
 async def elect_leaders(context: Context, request: Request) -> Any:

@@ -141,6 +141,12 @@ def fields_of(key: int, version: int, topic: str) -> dict[str, Any]:
             return {
                 "transactional_id": None, "transaction_timeout_ms": 1000, "producer_id": -1, "producer_epoch": -1,
             }  # fmt: skip
+        case 23:
+            kind = request.OffsetForLeaderTopic
+            partition = kind.OffsetForLeaderPartition(partition=0, current_leader_epoch=-1, leader_epoch=0)
+            return {"replica_id": -1, "topics": [kind(topic=topic, partitions=[partition])]}
+        case 35:
+            return {"topics": None}
         case 32:
             kind = request.DescribeConfigsResource
             return {"resources": [kind(resource_type=2, resource_name=topic, configuration_keys=None)]}

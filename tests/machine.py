@@ -132,6 +132,7 @@ _PROBES: dict[str, Callable[[], str]] = {
     "mosquitto_clients": _installed("mosquitto_pub", "mosquitto_sub"),
     "prometheus": _installed("prometheus", "promtool"),
     "openssl": _installed("openssl"),
+    "kcat": _installed("kcat"),
     "faketime": lambda: "" if faketime_library() else "libfaketime not installed",
     "zookeeper": _zookeeper,
     "confluent_kafka": _importable("confluent_kafka"),

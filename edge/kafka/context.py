@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from edge.kafka.brokers import Brokers
@@ -14,7 +15,9 @@ class Context:
     """One connection, as APIs know it.
 
     Attributes:
-        host, port: Where this client reaches the gateway: every broker is advertised there.
+        host: Where this client reaches the gateway.
+        port: The gateway's first.
+        ports: By broker id, of those that have one of their own.
         client_ip: Of the peer.
     """
 
@@ -23,4 +26,9 @@ class Context:
     config: KafkaConfig
     host: str
     port: int
+    ports: Mapping[int, int]
     client_ip: str
+
+    def address(self, broker_id: int) -> tuple[str, int]:
+        """Return where this client finds a broker: at the gateway, whose listeners are all alike."""
+        return self.host, self.ports.get(broker_id, self.port)

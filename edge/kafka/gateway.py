@@ -20,6 +20,9 @@ from ingest.errors import ConfigError
 from ingest.lifeline import Lifeline
 
 BACKLOG = 1024
+METADATA_TIMEOUT_MS = 5_000
+LOOK_S = 1.0
+PORTS_A_BROKER = 2  # one without TLS, and the next one for TLS
 
 _log = structlog.get_logger("kafka")
 
@@ -38,7 +41,9 @@ class Gateway:
         self._brokers = Brokers(config.bootstrap, loop, client_id="kafka-gateway")
         self._coordinators = Coordinators(self._brokers)
         self._connections: set[Connection] = set()
-        self._server: asyncio.Server | None = None
+        self._servers: list[asyncio.Server] = []
+        self._ports: dict[int, int] = {}
+        self._following: asyncio.Task[None] | None = None
         self.port = -1
 
     async def start(self) -> None:
@@ -47,18 +52,53 @@ class Gateway:
         Raises:
             ConfigError: the port is taken, or the address is not this machine's.
         """
-        host, port = self.config.host, self.config.port
+        self.port = await self._listen(self.config.port)
+        _log.info("listening", host=self.config.host, port=self.port)
+        await self._brokers.known(METADATA_TIMEOUT_MS)
+        await self._add_listeners()
+        self._following = self._loop.create_task(self._follow())
+
+    async def _listen(self, port: int) -> int:
+        host = self.config.host
         try:
-            self._server = await self._loop.create_server(partial(Connection, self), host, port, backlog=BACKLOG)
+            server = await self._loop.create_server(partial(Connection, self), host, port, backlog=BACKLOG)
         except OSError as error:
             raise ConfigError(f"kafka: can't listen on {host}:{port}: {error.strerror or error}") from None
-        self.port = int(self._server.sockets[0].getsockname()[1])
-        _log.info("listening", host=host, port=self.port)
+        self._servers.append(server)
+        return int(server.sockets[0].getsockname()[1])
+
+    async def _follow(self) -> None:
+        """Have a listener for every broker that comes."""
+        while True:
+            await asyncio.sleep(LOOK_S)
+            await self._add_listeners()
+
+    async def _add_listeners(self) -> None:
+        """Give every broker id a port of its own: many clients take two ids at one address for one broker.
+
+        Source: librdkafka's `rd_kafka_broker_update` gives a known address the id that was named last.
+        """
+        for index, broker_id in enumerate(sorted(self._brokers.all)):
+            if broker_id in self._ports:
+                continue
+            if index == 0:
+                self._ports[broker_id] = self.port
+                continue
+            wanted = self.config.port + PORTS_A_BROKER * index if self.config.port else 0
+            try:
+                self._ports[broker_id] = await self._listen(wanted)
+            except ConfigError as error:
+                self._ports[broker_id] = self.port
+                _log.error(
+                    "a broker has no port of its own: old clients will not find it", broker=broker_id, reason=str(error)
+                )
 
     async def stop(self) -> None:
-        """Close the listener and all connections."""
-        if self._server is not None:
-            self._server.close()
+        """Close the listeners and all connections."""
+        if self._following is not None:
+            self._following.cancel()
+        for server in self._servers:
+            server.close()
         for connection in list(self._connections):
             connection.close()
         await asyncio.sleep(0)
@@ -86,8 +126,16 @@ class Gateway:
         here = transport.get_extra_info("sockname")
         peer = transport.get_extra_info("peername")
         config = self.config
-        host, port = config.advertised_host or here[0], config.advertised_port or here[1]
-        return Context(self._brokers, self._coordinators, config, host, port, peer[0] if peer else "")
+        moved = config.advertised_port - self.port if config.advertised_port else 0
+        return Context(
+            self._brokers,
+            self._coordinators,
+            config,
+            config.advertised_host or here[0],
+            self.port + moved,
+            {broker_id: port + moved for broker_id, port in self._ports.items()} if moved else self._ports,
+            peer[0] if peer else "",
+        )
 
     def entered(self, connection: Connection) -> bool:
         """Take note of a new connection; False: there are too many."""

@@ -13,6 +13,7 @@ from ingest.wire.codes import ErrorCode
 from ingest.wire.message import Message
 from ingest.wire.messages import (
     AlterPartitionReassignmentsRequest,
+    BrokerMetadata,
     DescribeLogDirsRequest,
     DescribeLogDirsResponse,
     ElectLeadersRequest,
@@ -35,13 +36,13 @@ async def describe_cluster(context: Context, request: Request) -> Any:
         endpoint_type=1,
         cluster_id=context.brokers.cluster_id,
         controller_id=min((broker.broker_id for broker in alive), default=-1),
-        brokers=[
-            response.DescribeClusterBroker(
-                broker_id=broker.broker_id, host=context.host, port=context.port, rack=broker.rack or None
-            )
-            for broker in alive
-        ],
+        brokers=[_node(context, response, broker) for broker in alive],
     )
+
+
+def _node(context: Context, response: Any, broker: BrokerMetadata) -> Any:
+    host, port = context.address(broker.broker_id)
+    return response.DescribeClusterBroker(broker_id=broker.broker_id, host=host, port=port, rack=broker.rack or None)
 
 
 async def describe_log_dirs(context: Context, request: Request) -> Any:

@@ -33,24 +33,14 @@ async def find_coordinator(context: Context, request: Request) -> Any:
     body, response = request.body, request.api.response
     keys = list(body.coordinator_keys) if request.version >= 4 else [body.key]
     found = await asyncio.gather(*(_coordinator(context, key, body.key_type) for key in keys))
-    if request.version < 4:
-        code, broker_id = found[0]
-        host, port = (context.host, context.port) if broker_id >= 0 else ("", -1)
-        return response(
-            throttle_time_ms=0, error_code=code, error_message=None, node_id=broker_id, host=host, port=port
-        )
-    coordinators = [
-        response.Coordinator(
-            key=key,
-            node_id=broker_id,
-            host=context.host if broker_id >= 0 else "",
-            port=context.port if broker_id >= 0 else -1,
-            error_code=code,
-            error_message=None,
-        )
-        for key, (code, broker_id) in zip(keys, found, strict=True)
-    ]
-    return response(throttle_time_ms=0, coordinators=coordinators)
+    nodes = []
+    for key, (code, broker_id) in zip(keys, found, strict=True):
+        host, port = context.address(broker_id) if broker_id >= 0 else ("", -1)
+        fields = {"node_id": broker_id, "host": host, "port": port, "error_code": code, "error_message": None}
+        if request.version < 4:
+            return response(throttle_time_ms=0, **fields)
+        nodes.append(response.Coordinator(key=key, **fields))
+    return response(throttle_time_ms=0, coordinators=nodes)
 
 
 async def _coordinator(context: Context, key: str, kind: int) -> tuple[int, int]:

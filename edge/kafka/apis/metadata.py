@@ -1,4 +1,4 @@
-"""ApiVersions and Metadata: what is served, and where. Every broker id is found at this gateway.
+"""ApiVersions and Metadata: what is served, and where. Every broker id is found at this gateway, at a port of its own.
 
 Source: KIP-511 (ApiVersions), KIP-516 (topic ids), KIP-430 (no authorized operations here).
 """
@@ -37,12 +37,11 @@ async def metadata(context: Context, request: Request) -> Any:
         allowed = context.config.auto_create_topics and (version < 4 or body.allow_auto_topic_creation)
         found = [await _wanted(context, request, item, create=allowed) for item in wanted]
     response = request.api.response
-    advertised = [
-        response.MetadataResponseBroker(
-            node_id=broker.broker_id, host=context.host, port=context.port, rack=broker.rack or None
-        )
-        for broker in brokers.all.values()
-    ]
+    advertised = []
+    for broker in brokers.all.values():
+        host, port = context.address(broker.broker_id)
+        node = response.MetadataResponseBroker(node_id=broker.broker_id, host=host, port=port, rack=broker.rack or None)
+        advertised.append(node)
     alive = [broker.broker_id for broker in brokers.all.values() if broker.alive]
     return response(
         throttle_time_ms=0,

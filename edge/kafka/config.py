@@ -30,7 +30,7 @@ class KafkaConfig(msgspec.Struct, frozen=True, kw_only=True):
     advertised_host: str = ""
     advertised_port: int = 0
     request_bytes_max: int = 100 * MIB
-    other_bytes_max: int = 4 * MIB
+    other_bytes_max: int = 1 * MIB
     connections_max: int = 10_000
     auto_create_topics: bool = True
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Sequence
+from concurrent.futures import Executor
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import structlog
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 REQUESTS_MAX = 20  # of one connection under way; then its socket is not read
 WRITE_BYTES_MAX = 1 << 20
+INLINE_BYTES_MAX = 1 << 16  # read within the loop, in some milliseconds whatever it holds
 
 _log = structlog.get_logger("kafka")
 
@@ -33,6 +35,9 @@ class Host(Protocol):
 
     @property
     def counters(self) -> Counters: ...
+
+    @property
+    def decoding(self) -> Executor: ...
 
     def context(self, transport: asyncio.Transport) -> Context: ...
 
@@ -95,11 +100,19 @@ class Connection(asyncio.Protocol):
         if frame.nbytes > self._context.config.other_bytes_max and decode_head(frame).api_key != PRODUCE:
             raise Malformed(f"a request of {frame.nbytes} bytes that is no Produce")
         self._gateway.counters.requests += 1
-        request = decode_request(frame)
-        task = asyncio.get_running_loop().create_task(self._serve(request))
+        loop = asyncio.get_running_loop()
+        if frame.nbytes > INLINE_BYTES_MAX and decode_head(frame).api_key != PRODUCE:
+            task = loop.create_task(self._serve_large(frame))
+        else:
+            task = loop.create_task(self._serve(decode_request(frame)))
         self._under_way.append(task)
         task.add_done_callback(self._done)
         self._regulate()
+
+    async def _serve_large(self, frame: memoryview) -> Sequence[Buffer]:
+        """Read it beside the loop, one such request at a time: a megabyte may hold half a million things."""
+        loop = asyncio.get_running_loop()
+        return await self._serve(await loop.run_in_executor(self._gateway.decoding, decode_request, frame))
 
     async def _serve(self, request: Request | Head) -> Sequence[Buffer]:
         assert self._context is not None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 
@@ -37,6 +38,7 @@ class Gateway:
     def __init__(self, config: KafkaConfig, loop: asyncio.AbstractEventLoop) -> None:
         self.config = config
         self.counters = Counters()
+        self.decoding = ThreadPoolExecutor(1, thread_name_prefix="kafka-decode")
         self._loop = loop
         self._brokers = Brokers(config.bootstrap, loop, client_id="kafka-gateway")
         self._coordinators = Coordinators(self._brokers)
@@ -106,6 +108,7 @@ class Gateway:
 
     def close(self) -> None:
         """Close the connections to brokers."""
+        self.decoding.shutdown(wait=False, cancel_futures=True)
         self._brokers.close()
 
     def stats(self) -> KafkaStats:

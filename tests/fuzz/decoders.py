@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from tests.fuzz import config, groups, mqtt, records, storage, wire
+from tests.fuzz import config, groups, kafka, mqtt, records, storage, wire
 from tests.fuzz.decoder import Decoder
 
 _SOURCES: tuple[Callable[[], Iterable[Decoder]], ...] = (
@@ -13,6 +13,7 @@ _SOURCES: tuple[Callable[[], Iterable[Decoder]], ...] = (
     groups.decoders,
     storage.decoders,
     mqtt.decoders,
+    kafka.decoders,
     config.decoders,
 )
 

@@ -33,7 +33,7 @@ from brokerd.control.image import ClusterImage
 from brokerd.control.limits import CONTROL_LIMITS, ControlLimits
 from brokerd.control.metadata import MetadataView
 from brokerd.control.parked import ParkedRequests
-from brokerd.control.records import Change, ProducerIdsRecord, Put, Remove, VersionRecord
+from brokerd.control.records import Change, PartitionRecord, ProducerIdsRecord, Put, Remove, VersionRecord
 from brokerd.control.registration import decide_registration, is_registered
 from brokerd.control.relief import relieve
 from brokerd.control.sessions import ParkedHeartbeat, Sessions
@@ -133,6 +133,7 @@ class Controller:
             absent: Brokers that are probably gone, though the records call them alive.
         """
         self.image = image
+        self._first_version = image.version or -1  # what was taken from brokers before is not known
         self._cluster_id = cluster_id
         self._controller_epoch = controller_epoch
         self._limits = limits
@@ -411,7 +412,11 @@ class Controller:
             return [Respond(event.peer, event.correlation_id, None, refused.code, str(refused))]
 
     def _cluster(self, now_ms: int) -> Cluster:
-        return Cluster(self.image, self._view.configs, self._limits, self._electorates(now_ms))
+        return Cluster(self.image, self._view.configs, self._limits, self._electorates(now_ms), self._knows_taken)
+
+    def _knows_taken(self, record: PartitionRecord, broker: int) -> bool:
+        version = self.image.taken.get((record.topic_id, record.partition, broker), self._first_version)
+        return self._sessions.have_applied([broker], version)
 
     def _change(self, event: Received, now_ms: int) -> list[Effect]:
         """Answer an administrator's request once what it changes is durable and in force."""

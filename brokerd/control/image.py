@@ -26,6 +26,8 @@ class ClusterImage:
     Attributes:
         topic_ids: Of the topics that are there, by name.
         partitions: Of each topic, in order.
+        taken: The version with which a broker lost its replica, by (topic id, partition, broker): since this image was
+            made, and until it is to have one again.
     """
 
     def __init__(self, records: Iterable[Record] = ()) -> None:
@@ -37,6 +39,7 @@ class ClusterImage:
         self.partitions: dict[bytes, list[PartitionRecord]] = {}
         self.deleted_topics: dict[bytes, DeletedTopicRecord] = {}
         self.broker_configs: Mapping[str, str] = {}
+        self.taken: dict[tuple[bytes, int, int], int] = {}
         for record in sorted(records, key=_partitions_in_order):
             self._put(record)
         self.check()
@@ -117,6 +120,7 @@ class ClusterImage:
                     assert record.leader_epoch >= before.leader_epoch, "a leader epoch went back"
                     assert record.partition_epoch > before.partition_epoch, "a change without a new partition epoch"
                     partitions[record.partition] = record
+                    self._note_taken(before, record)
                 else:
                     assert record.partition == len(partitions), "partitions are added in order"
                     partitions.append(record)
@@ -131,12 +135,20 @@ class ClusterImage:
                 assert record.version >= self.version, "the metadata version went back"
                 self.version = record.version
 
+    def _note_taken(self, before: PartitionRecord, after: PartitionRecord) -> None:
+        place = after.topic_id, after.partition
+        for broker in set(before.replicas) - set(after.replicas):
+            self.taken[*place, broker] = self.version + 1  # the version comes last in a commit
+        for broker in set(after.replicas) - set(before.replicas):
+            self.taken.pop((*place, broker), None)
+
     def _remove(self, record: Record) -> None:
         match record:
             case TopicRecord():
                 del self.topics[record.topic_id]
                 del self.topic_ids[record.name]
                 self.partitions.pop(record.topic_id, None)
+                self.taken = {key: version for key, version in self.taken.items() if key[0] != record.topic_id}
             case PartitionRecord():
                 # goes with its topic, whose removal comes first or last in the same commit
                 self.partitions.pop(record.topic_id, None)

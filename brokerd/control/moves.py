@@ -127,7 +127,7 @@ def _reassign(
         if after is record:
             raise Refused(ErrorCode.INVALID_REQUEST, "only the new replicas are in sync; it can't be cancelled now")
     else:
-        _check_replicas(cluster, item.replicas)
+        _check_replicas(cluster, record, item.replicas)
         if item.replicas == target(record) and not record.adding:
             return
         after = begin(record, item.replicas, electorate, throttle_bytes_per_s=throttle_bytes_per_s)
@@ -137,7 +137,7 @@ def _reassign(
         decision.elected.reasons["reassignment"] += changed.leader_epoch > record.leader_epoch
 
 
-def _check_replicas(cluster: Cluster, replicas: list[int]) -> None:
+def _check_replicas(cluster: Cluster, record: PartitionRecord, replicas: list[int]) -> None:
     code, image = ErrorCode.INVALID_REPLICA_ASSIGNMENT, cluster.image
     if not replicas or len(set(replicas)) != len(replicas):
         raise Refused(code, "no replicas, or two on one broker")
@@ -147,6 +147,9 @@ def _check_replicas(cluster: Cluster, replicas: list[int]) -> None:
         known = image.brokers.get(broker)
         if known is None or not known.alive:
             raise Refused(code, f"broker {broker} is not there")
+        if broker not in record.replicas and not cluster.knows_taken(record, broker):
+            # it would go on with the copy it had, which may hold what was deleted and compacted away meanwhile
+            raise Refused(code, f"broker {broker} has not heard yet that it has no replica; try again")
     domains = cluster.electorates.domains
     if replication_factor_max(replicas, domains) < len(replicas):
         raise Refused(code, "two of these brokers are on one machine, and there are others")
@@ -177,7 +180,13 @@ def _drained(
     stay = [other for other in target(record) if other != broker.broker_id]
     others = [b for b in cluster.image.placeable_brokers() if b != broker.broker_id]
     electorate = cluster.electorates.of(record)
-    free = [b for b in others if b not in stay and replication_factor_max([*stay, b], domains) > len(stay)]
+    free = [
+        b
+        for b in others
+        if b not in stay
+        and replication_factor_max([*stay, b], domains) > len(stay)
+        and (b in record.replicas or cluster.knows_taken(record, b))
+    ]
     if free:
         new = next_replica(stay, [*stay, *free], domains, load, start=record.partition)
         load.replicas[new] += 1

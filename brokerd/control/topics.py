@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from brokerd.control.broker_settings import EffectiveConfigs
@@ -54,12 +54,17 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """What decisions are made from."""
+    """What decisions are made from.
+
+    Attributes:
+        knows_taken: Whether a broker acts by metadata in which it had no replica of a partition, if it ever lost one.
+    """
 
     image: ClusterImage
     configs: EffectiveConfigs
     limits: ControlLimits
     electorates: Electorates
+    knows_taken: Callable[[PartitionRecord, int], bool]
 
 
 def create_topics(

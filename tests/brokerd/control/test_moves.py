@@ -10,6 +10,7 @@ from ingest.wire.messages import (
     AlterPartition,
     AlterPartitionReassignmentsRequest,
     AlterPartitionRequest,
+    DrainBrokerRequest,
     InSyncReplica,
     NewTopic,
     Reassignment,
@@ -43,6 +44,7 @@ def test_a_leader_epoch_begins_where_a_replica_goes(driver: Driver) -> None:
     assert partition(driver).leader_epoch == before, "one that comes has said nothing yet"
     move(driver, [leader])
     assert (partition(driver).leader, partition(driver).leader_epoch) == (leader, before + 1)
+    driver.heartbeat(new)
     move(driver, [leader, new])
     move(driver, None)
     assert (partition(driver).replicas, partition(driver).leader_epoch) == ([leader], before + 2)
@@ -78,3 +80,49 @@ def test_a_throttle_can_be_changed_and_goes_with_a_move_that_is_cancelled(driver
 def test_a_throttle_below_zero_is_refused(driver: Driver) -> None:
     refused = driver.refusal(AlterPartitionReassignmentsRequest([Reassignment("t", 0, [2])], -1))
     assert refused == ErrorCode.INVALID_REQUEST
+
+
+# ---- a replica that comes back ---------------------------------------------------------------------------------------
+
+
+def test_a_broker_gets_a_replica_back_only_once_it_knows_that_it_had_lost_it(driver: Driver) -> None:
+    """Else it goes on with its old copy: of a compacted topic that may hold keys whose tombstones are gone."""
+    (leader,) = partition(driver).replicas
+    new = leader % 3 + 1
+    move(driver, [leader, new])
+    driver.heartbeat(new)
+    move(driver, [leader])
+    taken = partition(driver)
+    move(driver, [leader, new])
+    assert partition(driver) == taken
+    driver.heartbeat(new, driver.core.image.version - 1)
+    move(driver, [leader, new])
+    assert partition(driver) == taken
+    driver.heartbeat(new)
+    move(driver, [leader, new])
+    assert partition(driver).adding == [new]
+
+
+@pytest.mark.parametrize("registers", [False, True])
+def test_a_new_controller_has_every_broker_hear_first_of_what_it_has(driver: Driver, registers: bool) -> None:
+    (leader,) = partition(driver).replicas
+    new = leader % 3 + 1
+    move(driver, [leader, new])
+    move(driver, [leader])
+    driver.restart()
+    if registers:
+        driver.register(new, incarnation=2)
+    move(driver, [leader, new])
+    assert partition(driver).adding == []
+    driver.heartbeat(new)
+    move(driver, [leader, new])
+    assert partition(driver).adding == [new]
+
+
+def test_a_drain_gives_no_replica_to_a_broker_that_does_not_know_yet_that_it_lost_it(driver: Driver) -> None:
+    (leader,) = partition(driver).replicas
+    first, second = (broker for broker in (1, 2, 3) if broker != leader)
+    move(driver, [leader, first])
+    move(driver, [leader])
+    driver.send(DrainBrokerRequest(leader, True))
+    assert partition(driver).adding == [second]

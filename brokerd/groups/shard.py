@@ -337,14 +337,16 @@ class Shard:
         """Whether there is such a group: one with members, or with offsets alone."""
         return group in self.groups or group in self.offsets.groups()
 
-    def listed(self) -> list[ListedGroup]:
-        """Return all groups."""
-        alone = self.offsets.groups() - self.groups.keys()
-        listed = [
-            ListedGroup(group.name, group.protocol_type, group.state.value, len(group.members))
-            for group in self.groups.values()
-        ]
-        return listed + [ListedGroup(name, "", GroupState.EMPTY.value) for name in alone]
+    def names(self) -> Collection[str]:
+        """Return the names of all groups."""
+        return self.groups.keys() | self.offsets.groups()
+
+    def listed(self, name: str) -> ListedGroup:
+        """Return what a listing says of a group."""
+        group = self.groups.get(name)
+        if group is None:
+            return ListedGroup(name, "", GroupState.EMPTY.value)
+        return ListedGroup(name, group.protocol_type, group.state.value, len(group.members))
 
     def describe(self, name: str) -> DescribedGroup:
         """Return what is known of one group."""

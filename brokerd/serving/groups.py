@@ -48,7 +48,8 @@ if TYPE_CHECKING:
     from brokerd.groups.shard import Shard
 
 PAYLOAD_BYTES_MAX = 4 * MIB  # what members say of themselves in one request
-DESCRIBED_BYTES = MIB  # after so many no further group is described in one answer
+DESCRIBED_BYTES = MIB  # after so many no further group is described, or listed, in one answer
+LISTED_BYTES = 40  # the most a group takes in a list, beside its name and protocol type
 WAITING_MAX = 100_000  # answers of one partition that wait for a commit
 WAITING_ITEMS_MAX = 500_000  # offsets and members that those name: some 100 bytes each
 
@@ -270,13 +271,22 @@ class GroupRoom:
     # ---- administration ----------------------------------------------------------------------------------------------
 
     def _list(self, peer: Peer, request: Request, body: ListGroupsRequest) -> None:
+        """List the next groups, as many as there is room for. Cost: a look at all names."""
+        shards = [hosted.shard for hosted in self._shards.values() if hosted.shard is not None]
+        names = sorted((name, at) for at, shard in enumerate(shards) for name in shard.names() if name > body.after)
         listed: list[ListedGroup] = []
-        for hosted in self._shards.values():
-            if hosted.shard is not None:
-                listed += hosted.shard.listed()
-        wanted = [group for group in listed if not body.states or group.state in body.states]
+        size, more = 0, False
+        for name, at in names:
+            group = shards[at].listed(name)
+            if body.states and group.state not in body.states:
+                continue
+            size += LISTED_BYTES + len(name.encode()) + len(group.protocol_type.encode())
+            more = size > DESCRIBED_BYTES and bool(listed)
+            if more:
+                break
+            listed.append(group)
         code = ErrorCode.COORDINATOR_LOAD_IN_PROGRESS if self.loading else ErrorCode.NONE
-        self._outbox.answer(peer, request.correlation_id, ListGroupsResponse(int(code), wanted))
+        self._outbox.answer(peer, request.correlation_id, ListGroupsResponse(int(code), listed, more))
 
     def _describe(self, peer: Peer, request: Request, body: DescribeGroupsRequest) -> None:
         """Describe each group once, as far as there is room: a request of 64 KiB can name thousands of large ones."""

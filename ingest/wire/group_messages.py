@@ -213,9 +213,10 @@ class OffsetDeleteResponse(Message, frozen=True):
 
 
 class ListGroupsRequest(Message, frozen=True):
-    """Ask one broker for the groups it coordinates; `states` empty is any."""
+    """Ask one broker for the groups it coordinates, by name, from behind `after` on; `states` empty is any."""
 
     states: list[str] = []
+    after: str = ""
 
 
 class ListedGroup(Message, frozen=True):
@@ -228,10 +229,14 @@ class ListedGroup(Message, frozen=True):
 
 
 class ListGroupsResponse(Message, frozen=True):
-    """With COORDINATOR_LOAD_IN_PROGRESS some groups of this broker are not known yet."""
+    """With COORDINATOR_LOAD_IN_PROGRESS some groups of this broker are not known yet.
+
+    `more`: there are others, `after` the last of these.
+    """
 
     error_code: int
     groups: list[ListedGroup] = []
+    more: bool = False
 
 
 class DescribeGroupsRequest(Message, frozen=True):

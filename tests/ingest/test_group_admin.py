@@ -153,6 +153,16 @@ def test_groups_of_all_brokers_are_listed_with_their_states(cluster: Cluster, ad
         admin.list_groups(["Alive"])
 
 
+def test_more_groups_than_an_answer_holds_are_listed_all_the_same(cluster: Cluster, admin: Admin, topic: str) -> None:
+    names = [f"many-{number:04d}-{chr(0x1F600) * 230}" for number in range(2_500)]  # 1.2 MB of them at each broker
+    for name in names:
+        admin.alter_group_offsets(name, {(topic, 0): 0})
+    listed = [item.group for item in admin.list_groups()]
+    admin.delete_groups(names)
+    assert [name for name in listed if name.startswith("many-")] == names
+    assert len(listed) == len(set(listed))
+
+
 def test_members_are_described_with_what_they_read_and_where_they_run(
     cluster: Cluster, admin: Admin, topic: str, group: str
 ) -> None:

@@ -17,6 +17,7 @@ from ingest.wire.group_messages import (
     JoinGroupRequest,
     LeaveGroupRequest,
     LeavingMember,
+    ListedGroup,
     ListGroupsRequest,
     SyncGroupRequest,
     encode_assignments,
@@ -223,9 +224,9 @@ async def list_groups(context: Context, request: Request) -> Any:
     response = request.api.response
     await context.brokers.known()
     alive = [broker.broker_id for broker in context.brokers.all.values() if broker.alive]
-    asked = ListGroupsRequest(list(request.body.states_filter or ()))
+    states = list(request.body.states_filter or ())
     outcomes = await asyncio.gather(
-        *(context.brokers.ask(broker_id, asked, timeout_ms=TIMEOUT_MS) for broker_id in alive), return_exceptions=True
+        *(_listed(context, broker_id, states) for broker_id in alive), return_exceptions=True
     )
     code = 0
     groups = []
@@ -233,15 +234,26 @@ async def list_groups(context: Context, request: Request) -> Any:
         if isinstance(outcome, BaseException):
             code = outcome.code if isinstance(outcome, RemoteError) else int(ErrorCode.COORDINATOR_NOT_AVAILABLE)
             continue
-        answer, _ = outcome
-        code = code or answer.error_code
+        listed, listed_code = outcome
+        code = code or listed_code
         groups += [
             response.ListedGroup(
                 group_id=one.group, protocol_type=one.protocol_type, group_state=one.state, group_type="classic"
             )
-            for one in answer.groups
+            for one in listed
         ]
     return response(throttle_time_ms=0, error_code=code, groups=groups)
+
+
+async def _listed(context: Context, broker_id: int, states: list[str]) -> tuple[list[ListedGroup], int]:
+    """Return all groups of one broker, page by page, and its code."""
+    listed: list[ListedGroup] = []
+    while True:
+        asked = ListGroupsRequest(states, listed[-1].group if listed else "")
+        answer, _ = await context.brokers.ask(broker_id, asked, timeout_ms=TIMEOUT_MS)
+        listed += answer.groups
+        if answer.error_code or not answer.more:
+            return listed, answer.error_code
 
 
 async def delete_groups(context: Context, request: Request) -> Any:

@@ -26,8 +26,8 @@ from ingest.wire.group_messages import (
     CommittedOffset,
     DeleteGroupsRequest,
     DescribeGroupsRequest,
+    ListedGroup,
     ListGroupsRequest,
-    ListGroupsResponse,
     OffsetCommitRequest,
     OffsetDeleteRequest,
     OffsetFetchRequest,
@@ -59,10 +59,10 @@ class GroupAdmin:
 
     def list_groups(self, states: Iterable[str] = ()) -> list[GroupListing]:
         """Return all groups by name, or those in these states. Every broker is asked: each knows its own."""
-        request = ListGroupsRequest(check_states(tuple(states)))
+        wanted = check_states(tuple(states))
         deadline_ms = monotonic_ms() + self._timeout_ms
         while True:
-            answers, why = self._ask_brokers(request, deadline_ms)
+            answers, why = self._ask_brokers(wanted, deadline_ms)
             if why is None:
                 break
             if monotonic_ms() >= deadline_ms:
@@ -71,29 +71,40 @@ class GroupAdmin:
             self._pause()
         found = {
             item.group: GroupListing(item.group, item.state, item.protocol_type, item.members, broker_id)
-            for broker_id, body in answers.items()
-            for item in body.groups
+            for broker_id, groups in answers.items()
+            for item in groups
         }
         return [found[name] for name in sorted(found)]
 
     def _ask_brokers(
-        self, request: ListGroupsRequest, deadline_ms: int
-    ) -> tuple[dict[int, ListGroupsResponse], ForebayError | None]:
-        """Ask every live broker once; the error is why one has not said all it knows, worth another try."""
+        self, states: list[str], deadline_ms: int
+    ) -> tuple[dict[int, list[ListedGroup]], ForebayError | None]:
+        """Ask every live broker for all it has; the error is why one has not said it, worth another try."""
         brokers = [broker.broker_id for broker in self._metadata().brokers if broker.alive]
         outcomes: dict[int, Answered] = {}
+        listed: dict[int, list[ListedGroup]] = {broker_id: [] for broker_id in brokers}
         sent: set[int] = set()
         deadline_ms = min(deadline_ms, monotonic_ms() + TRY_MS)
+
+        def on_done(broker_id: int, answered: Answered) -> None:
+            if answered.error is None:
+                listed[broker_id] += answered.body.groups
+            if answered.error is None and answered.body.more and not answered.body.error_code:
+                sent.remove(broker_id)
+            else:
+                outcomes[broker_id] = answered
+
         while len(outcomes) < len(brokers) and (now_ms := monotonic_ms()) < deadline_ms:
             for broker_id in brokers:
-                if broker_id not in sent and self._cluster.send(
-                    broker_id, request, partial(outcomes.__setitem__, broker_id), timeout_ms=deadline_ms - now_ms
-                ):
+                if broker_id in sent:
+                    continue
+                request = ListGroupsRequest(states, listed[broker_id][-1].group if listed[broker_id] else "")
+                left_ms = deadline_ms - now_ms
+                if self._cluster.send(broker_id, request, partial(on_done, broker_id), timeout_ms=left_ms):
                     sent.add(broker_id)
             self._cluster.poll()
             if len(outcomes) < len(brokers):
                 self._cluster.wait(5)
-        bodies = {broker_id: answered.body for broker_id, answered in outcomes.items() if answered.error is None}
         why: ForebayError | None = None
         for broker_id in brokers:
             answered = outcomes.get(broker_id)
@@ -105,7 +116,7 @@ class GroupAdmin:
                 why = error_from_code(answered.body.error_code, f"broker {broker_id} has not read all its groups yet")
         if isinstance(why, RemoteError) and not why.retriable:
             raise why
-        return bodies, why
+        return listed, why
 
     def describe_groups(self, names: Iterable[str]) -> dict[str, GroupDescription]:
         """Return groups with their members, in the order of the names.

@@ -20,6 +20,7 @@ from ingest.wire.frames import Request, api_key_of, decode_body, decode_response
 from ingest.wire.group_messages import (
     CommittedOffset,
     DeleteGroupsRequest,
+    ListGroupsRequest,
     OffsetCommitRequest,
     OffsetFetchRequest,
 )
@@ -252,3 +253,24 @@ def test_answers_that_wait_for_a_commit_take_bounded_memory(room: Room, monkeypa
     room.commit_all()
     assert len(room.outbox.take()) == 4
     assert len(room.ask(fetch)) == 1
+
+
+# ---- listing ---------------------------------------------------------------------------------------------------------
+
+
+def test_groups_are_listed_in_pages_that_fit_an_answer_however_many_there_are(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("brokerd.serving.groups.DESCRIBED_BYTES", 150)
+    names = sorted(f"g{number}" for number in range(8))
+    room.with_groups(*names)
+    listed: list[str] = []
+    pages = 0
+    more = True
+    while more:
+        (answer,) = room.ask(ListGroupsRequest(["Empty"], listed[-1] if listed else ""))
+        listed += [group.group for group in answer.groups]
+        more, pages = answer.more, pages + 1
+    assert (listed, pages) == (names, 3)
+    (answer,) = room.ask(ListGroupsRequest(["Stable"]))
+    assert (answer.groups, answer.more) == ([], False)

@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ingest.client.cluster import ANY_BROKER, Cluster, monotonic_ms
+from ingest.client.positions import listed
 from ingest.errors import ConfigError, ForebayError, RemoteError, TransportError, UsageError
 from ingest.topic_name import check_topic_name
 from ingest.wire.codes import ErrorCode, error_from_code
@@ -116,7 +117,7 @@ class Admin:
 
     def delete_topics(self, names: Iterable[str]) -> None:
         """Delete topics and their records; raises for the first that was refused, the others are deleted."""
-        body, again = self._change(DeleteTopicsRequest(list(names)))
+        body, again = self._change(DeleteTopicsRequest(listed(names, "names")))
         for result in body.topics:
             if not (again and result.error_code == ErrorCode.UNKNOWN_TOPIC_OR_PARTITION):
                 _checked(result)
@@ -226,11 +227,11 @@ class Admin:
         Raises:
             UsageError: there is no such state.
         """
-        return self._groups.list_groups(states)
+        return self._groups.list_groups(listed(states, "states"))
 
     def describe_groups(self, names: Iterable[str]) -> dict[str, GroupDescription]:
         """Return groups with their members; raises for the first that does not exist."""
-        return self._groups.describe_groups(names)
+        return self._groups.describe_groups(listed(names, "names"))
 
     def group_offsets(self, group: str) -> dict[TopicPartition, Committed]:
         """Return what a group has committed, with the text kept beside it; nothing for one that does not exist."""
@@ -258,7 +259,7 @@ class Admin:
 
     def delete_groups(self, names: Iterable[str]) -> None:
         """Delete groups without members, with what they have committed; raises for the first that was refused."""
-        self._groups.delete_groups(names)
+        self._groups.delete_groups(listed(names, "names"))
 
     def delete_group_offsets(self, group: str, partitions: Iterable[tuple[str, int]]) -> None:
         """Delete what a group has committed for these (topic, partition); raises for the first that was refused.

@@ -113,7 +113,7 @@ class Consumer:
         elif group_instance_id is not None:
             raise ConfigError("group_instance_id needs a group_id")
         self._subscribed: list[str] = []
-        self._told_missing: set[str] = set()
+        self._told_missing: set[str | TopicPartition] = set()
         self._pattern: re.Pattern[str] | None = None
         self._listener: RebalanceListener | None = None
         self._closed = False
@@ -159,9 +159,11 @@ class Consumer:
             self._dropped = weakref.finalize(self, self._group.drop)  # a consumer that nobody closes leaves too
 
     def _on_metadata(self) -> None:
-        for name in self._cluster.missing.keys() & set(self._subscribed) - self._told_missing:
-            self._told_missing.add(name)
-            log.warning("topic %s does not exist; it is read once it does", name)
+        wanted = {*self._subscribed, *(name.topic for name in self._fetcher.positions)}
+        for missing in self._cluster.missing.keys() & wanted - self._told_missing:
+            self._told_missing.add(missing)
+            log.warning("topic %s does not exist; it is read once it does", missing)
+        self._tell_missing_partitions()
         if self._group is None and (self._subscribed or self._pattern is not None):
             if self._pattern is not None:
                 self._subscribed = [name for name in self._cluster.topics if matches(self._pattern, name)]
@@ -174,6 +176,16 @@ class Consumer:
             if set(names) != self._fetcher.positions.keys():
                 self._fetcher.assign(names)
         self._fetcher.on_metadata()
+
+    def _tell_missing_partitions(self) -> None:
+        for name in self._fetcher.positions:
+            topic = self._cluster.topics.get(name.topic)
+            if topic is None or name in self._told_missing:
+                continue
+            if all(item.partition != name.partition for item in topic.partitions):
+                self._told_missing.add(name)
+                count = len(topic.partitions)
+                log.warning("%s has no partition %d: it has %d, from 0 on", *name, count)
 
     # ---- what to read ------------------------------------------------------------------------------------------------
 
@@ -281,10 +293,12 @@ class Consumer:
 
     def seek(self, topic: str, partition: int, offset: int) -> None:
         """Go to an offset; one out of range meets `auto_offset_reset` at the next poll."""
+        if not hasattr(offset, "__index__"):
+            raise UsageError(f"offset {offset!r} is no whole number")
         if offset < 0:
             raise UsageError(f"offset {offset} is negative; use seek_to_beginning or seek_to_end")
         (position,) = self._positions([(topic, partition)])
-        position.seek(offset)
+        position.seek(int(offset))
         self._fetcher.void(position.name)
 
     def seek_to_beginning(self, *partitions: tuple[str, int]) -> None:
@@ -295,11 +309,9 @@ class Consumer:
         """Go behind the last record of these partitions, of all without arguments."""
         self._seek_to(LATEST_TIMESTAMP, partitions)
 
-    def seek_to_time(self, timestamp_ms: int, *partitions: tuple[str, int]) -> None:
+    def seek_to_time(self, timestamp_ms: float, *partitions: tuple[str, int]) -> None:
         """Go to the first record at or after a time, ms since 1970-01-01 UTC; to the end if none is that late."""
-        if timestamp_ms < 0:
-            raise UsageError(f"timestamp {timestamp_ms} is negative")
-        self._seek_to(timestamp_ms, partitions)
+        self._seek_to(_whole_ms(timestamp_ms), partitions)
 
     def _seek_to(self, timestamp_ms: int, partitions: Iterable[tuple[str, int]]) -> None:
         for position in self._positions(partitions):
@@ -321,7 +333,7 @@ class Consumer:
         return position.offset
 
     def offsets_for_times(
-        self, times_ms: dict[tuple[str, int], int], timeout_ms: int = 5000
+        self, times_ms: Mapping[tuple[str, int], float], timeout_ms: int = 5000
     ) -> dict[TopicPartition, tuple[int, int] | None]:
         """Return for each partition the (offset, timestamp_ms) of the first record at or after a time, None: none is.
 
@@ -330,8 +342,8 @@ class Consumer:
         """
         found: dict[TopicPartition, tuple[int, int] | None] = {}
         for name, timestamp_ms in zip(named(times_ms), times_ms.values(), strict=True):
-            listed = find_offset(self._cluster, *name, timestamp_ms, timeout_ms)
-            found[name] = None if listed[0] < 0 else listed
+            first = find_offset(self._cluster, *name, _whole_ms(timestamp_ms), timeout_ms)
+            found[name] = None if first[0] < 0 else first
         return found
 
     def beginning_offsets(
@@ -622,3 +634,14 @@ class Consumer:
             self._fetcher.tell(faults)
         if self._subscribed or self._pattern is not None:
             self._subscribe()
+
+
+def _whole_ms(timestamp_ms: float) -> int:
+    """Return a time in whole ms; `time.time() * 1000` is a float.
+
+    Raises:
+        UsageError: it is negative or no number.
+    """
+    if not isinstance(timestamp_ms, (int, float)) or not 0 <= timestamp_ms < 2**63:
+        raise UsageError(f"timestamp {timestamp_ms!r} is no time in ms since 1970")
+    return int(timestamp_ms)

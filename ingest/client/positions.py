@@ -36,6 +36,17 @@ def named(items: Iterable[tuple[str, int]]) -> list[TopicPartition]:
     return names
 
 
+def listed(names: Iterable[str], what: str) -> list[str]:
+    """Return names as a list.
+
+    Raises:
+        UsageError: it is one string, whose letters would be taken for names.
+    """
+    if isinstance(names, str):
+        raise UsageError(f"{what}={names!r} is one string; give a list of names: [{names!r}]")
+    return list(names)
+
+
 class Reset(Enum):
     """`auto.offset.reset`: where to go without a position, or when it is out of range."""
 

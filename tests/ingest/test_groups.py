@@ -503,6 +503,11 @@ def test_calls_that_need_a_group_or_none_say_so(cluster: Cluster, topic: str, gr
             consumer.commit({(topic, 0): -1})
         with pytest.raises(UsageError, match="no \\(topic, partition\\)"):
             consumer.committed((topic, 0))  # type: ignore[arg-type]
+        for wrong in ({(topic, 0): "a"}, {(topic, 0): (1, 5)}, [(topic, 0)]):
+            with pytest.raises(UsageError, match="offset"):
+                consumer.commit(wrong)  # type: ignore[arg-type]
+        with pytest.raises(UsageError, match="text"):
+            consumer.commit({(topic, 0): 1}, metadata=5)  # type: ignore[arg-type]
 
 
 def test_who_takes_over_begins_where_the_first_one_did_though_that_read_nothing(

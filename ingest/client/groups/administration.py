@@ -19,7 +19,7 @@ from ingest.client.groups.described import (
     who,
 )
 from ingest.client.lag import AT_THE_END, LeaderLag, Place, ask_lags
-from ingest.client.positions import TopicPartition
+from ingest.client.positions import TopicPartition, named
 from ingest.errors import ForebayError, RemoteError, RequestTimedOut, TransportError, UsageError
 from ingest.wire.codes import ErrorCode, error_from_code
 from ingest.wire.group_messages import (
@@ -254,7 +254,7 @@ class GroupAdmin:
             RemoteError: GROUP_SUBSCRIBED_TO_TOPIC, GROUP_ID_NOT_FOUND, UNKNOWN_TOPIC_OR_PARTITION and the like, for the
                 first that was refused; the others are deleted.
         """
-        wanted = [TopicPartition(*name) for name in partitions]
+        wanted = named(partitions)
         metadata = self._metadata()
         there = _partitions_of(metadata)
         if not there.issuperset(wanted):  # what stands there all the same can be deleted

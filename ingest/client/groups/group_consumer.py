@@ -330,9 +330,13 @@ class GroupConsumer:
             return MemberId()
         identity = self._membership.identity(names)
         if identity is None:
-            raise CommitFailed(
-                "the group has not given these partitions to this consumer", code=int(ErrorCode.UNKNOWN_MEMBER_ID)
-            )
+            owned = self._membership.owned()
+            foreign = [f"{name.topic}-{name.partition}" for name in names if name not in owned]
+            member = self._settings.member
+            text = f"group {member.group}: {', '.join(foreign[:5]) or 'what was read'} is not this member's now"
+            if self._membership.was_late:
+                text += f": it did not poll for max_poll_interval_ms={member.max_poll_interval_ms}"
+            raise CommitFailed(text, code=int(ErrorCode.UNKNOWN_MEMBER_ID))
         return identity
 
     def _may_commit_again(self, error: RemoteError, offsets: Mapping[TopicPartition, Committed]) -> bool:
@@ -387,9 +391,16 @@ def to_commit(
     if isinstance(offsets, Record):
         name = TopicPartition(offsets.topic, offsets.partition)
         return {name: Committed(offsets.offset + 1, metadata, offsets.leader_epoch)}
+    if not isinstance(offsets, Mapping):
+        raise UsageError("commit takes offsets by (topic, partition), or a Record")
+    if not isinstance(metadata, str):
+        raise UsageError(f"metadata={metadata!r} is no text")
     found = {}
     for name, given in zip(named(offsets), offsets.values(), strict=True):
-        item = Committed(given, metadata) if isinstance(given, int) else Committed(*given)
+        item = Committed(*given) if isinstance(given, tuple) else Committed(given, metadata)
+        if not hasattr(item.offset, "__index__") or not isinstance(item.metadata, str):
+            raise UsageError(f"{name.topic}-{name.partition}: {given!r} is no offset, nor an offset and a text")
+        item = item._replace(offset=int(item.offset))  # a numpy integer, too
         if item.offset < 0:
             raise UsageError(f"{name.topic}-{name.partition}: offset {item.offset} is negative")
         position = positions.get(name)

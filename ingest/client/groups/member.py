@@ -130,6 +130,7 @@ class Member:
         owned: What the user has taken and not let go of.
         generation, member_id: Under which it commits.
         failure: Why it has given up; the user is told.
+        left: It has left the group for want of polls; the next one brings it back.
         asks_for: Topics of all members, which a leader needs to know of to assign.
     """
 
@@ -161,7 +162,7 @@ class Member:
         self._number = 0
         self._joins = 0
         self._not_before_ms = 0
-        self._left = False
+        self.left = False
         self._polled_ms = 0
 
     # ---- the user ----------------------------------------------------------------------------------------------------
@@ -173,7 +174,7 @@ class Member:
     def polled(self, now_ms: int) -> bool:
         """The user asks for records: it makes progress. Tell whether `step` has something to do for it at once."""
         self._polled_ms = now_ms
-        is_back, self._left = self._left, False
+        is_back, self.left = self.left, False
         return is_back
 
     def change(self) -> Change | None:
@@ -247,7 +248,7 @@ class Member:
         Args:
             known: The topics of `topics_to_know` of which it is known whether they exist.
         """
-        if self._topics is None or self.failure is not None or self._left:
+        if self._topics is None or self.failure is not None or self.left:
             return None
         if self.phase is Phase.STABLE and self._topics != self._joined_topics:
             self._leave_phase()
@@ -384,7 +385,7 @@ class Member:
                 assert isinstance(asked, LeaveGroupRequest)
                 self._lose()
                 self.member_id = ""
-                self._left = True  # until the user polls
+                self.left = True  # until the user polls
         return False
 
     def _joined(self, body: JoinGroupResponse) -> None:

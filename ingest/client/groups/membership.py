@@ -119,6 +119,12 @@ class Membership:
                 return None
             return MemberId(member.generation, member.member_id, self._config.instance_id)
 
+    @property
+    def was_late(self) -> bool:
+        """Whether it has left for want of polls, and not come back yet."""
+        with self._lock:
+            return self._member.left
+
     def owned(self) -> frozenset[TopicPartition]:
         """Return what the user holds, as the group sees it."""
         with self._lock:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from brokerd.control.broker_settings import BROKER_SETTINGS, EffectiveConfigs, check_broker_config
 from brokerd.control.limits import ControlLimits
 from brokerd.control.records import BrokerConfigsRecord, Change, Put, TopicRecord
-from brokerd.control.topics import Cluster, Refused, check_topic_configs
+from brokerd.control.topics import Cluster, Refused, check_own_configs, check_topic_configs
 from ingest.errors import ConfigError
 from ingest.topic_config import TOPIC_SETTINGS, parse_topic_configs, topic_defaults
 from ingest.wire.codes import ErrorCode
@@ -96,6 +96,7 @@ def _altered(cluster: Cluster, item: AlterConfigsResource) -> TopicRecord | Brok
             topic = _topic(cluster, item.resource)
             _known(names)
             own = _merged(topic.configs, item.configs)
+            check_own_configs(topic.name, topic.configs, own)
             factor = len(cluster.image.partitions[topic.topic_id][0].replicas)
             check_topic_configs(cluster.configs, topic.name, own, factor)
             return TopicRecord(topic.topic_id, topic.name, own)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from brokerd.control.broker_settings import EffectiveConfigs
@@ -34,6 +34,7 @@ OFFSETS_TOPIC_CONFIGS = {
     "segment.bytes": str(16 << 20),
     "max.message.bytes": str(OFFSETS_MESSAGE_BYTES_MIN),
 }
+_OFFSETS_LIVE_BY = ("cleanup.policy", "retention.ms", "retention.bytes", "delete.retention.ms")
 
 
 class Refused(Exception):
@@ -174,6 +175,19 @@ def check_topic_configs(configs: EffectiveConfigs, name: str, own: dict[str, str
             f"min.insync.replicas={parsed['min.insync.replicas']}: the topic has {replication_factor} replica(s), "
             "so nothing could be acknowledged with acks=all",
         )
+
+
+def check_own_configs(name: str, before: Mapping[str, str], after: Mapping[str, str]) -> None:
+    """Refuse configs by which a topic of the brokers' own would lose what it stores; back to what they were is fine.
+
+    Raises:
+        Refused: INVALID_CONFIG, naming the key.
+    """
+    for key in _OFFSETS_LIVE_BY if is_internal(name) else ():
+        if after.get(key) not in (before.get(key), OFFSETS_TOPIC_CONFIGS.get(key)):
+            raise Refused(
+                ErrorCode.INVALID_CONFIG, f"{name} is the brokers' own: with another {key} offsets would be gone"
+            )
 
 
 def _as_it_should_be(configs: EffectiveConfigs, new: NewTopic) -> NewTopic:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from brokerd.serving.outbox import Outbox, Peer
 from brokerd.serving.partition import Find, Partition
 from ingest.errors import CorruptBatch, LogDirOffline, StorageError
+from ingest.topic_name import is_internal
 from ingest.wire.codes import ErrorCode
 from ingest.wire.frames import Request
 from ingest.wire.messages import (
@@ -149,6 +150,10 @@ class OffsetsRoom:
             found = self._find(item.topic_id, item.partition)
             if isinstance(found, ErrorCode):
                 deleted.append(DeletedRecords(int(found)))
+                continue
+            if is_internal(found.topic):
+                text = f"{found.topic} is the brokers' own: committed offsets would be gone"
+                deleted.append(DeletedRecords(int(ErrorCode.INVALID_TOPIC_EXCEPTION), message=text))
                 continue
             log = found.log
             offset = log.high_watermark if item.offset == -1 else item.offset

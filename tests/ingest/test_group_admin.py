@@ -18,6 +18,7 @@ from ingest.client.lag import Lag
 from ingest.consumer import Committed, TopicPartition
 from ingest.errors import RemoteError, RequestTimedOut, UsageError
 from ingest.machine import machine_id
+from ingest.topic_name import CONSUMER_OFFSETS
 from ingest.wire.codes import ErrorCode
 from tests.cluster import Cluster, running_cluster
 
@@ -290,6 +291,18 @@ def test_values_that_can_not_be_offsets_are_refused(admin: Admin, topic: str, gr
     with pytest.raises(RemoteError, match=f"OFFSET_METADATA_TOO_LARGE: {topic}-1"):
         admin.alter_group_offsets(group, {(topic, 0): 1, (topic, 1): (1, "x" * 5000)})
     assert admin.group_offsets(group) == {TopicPartition(topic, 0): Committed(1)}
+
+
+def test_what_groups_have_committed_is_neither_cut_nor_left_to_retention(admin: Admin, topic: str, group: str) -> None:
+    admin.alter_group_offsets(group, {(topic, 0): 5})
+    partitions = admin.describe_topic(CONSUMER_OFFSETS).partitions
+    for item in partitions:
+        for offset in (0, -1):
+            with pytest.raises(RemoteError, match=f"INVALID_TOPIC_EXCEPTION: {CONSUMER_OFFSETS} is the brokers' own"):
+                admin.delete_records(CONSUMER_OFFSETS, item.partition, offset)
+    with pytest.raises(RemoteError, match=f"INVALID_CONFIG: {CONSUMER_OFFSETS} is the brokers' own"):
+        admin.alter_configs(CONSUMER_OFFSETS, {"cleanup.policy": "delete"})
+    assert all(admin.list_offset(CONSUMER_OFFSETS, item.partition, -2) == 0 for item in partitions)
 
 
 def test_many_offsets_with_long_texts_fit_into_requests(admin: Admin, topic: str, group: str) -> None:

@@ -146,3 +146,19 @@ def test_the_topic_of_committed_offsets_always_takes_batches_as_large_as_coordin
     for refused in ("1000", None):
         assert alter(driver, offsets, max_message_bytes=refused) == ErrorCode.INVALID_CONFIG
     assert alter(driver, offsets, max_message_bytes="2000000") == 0
+
+
+def test_the_topic_of_committed_offsets_keeps_what_would_have_them_forgotten(driver: Driver) -> None:
+    offsets = ConfigResource(ResourceType.TOPIC, CONSUMER_OFFSETS)
+    driver.create(NewTopic(CONSUMER_OFFSETS))
+    names = ("cleanup.policy", "retention.ms", "retention.bytes", "delete.retention.ms")
+    before = values(driver, offsets, *names)
+    for name, value in zip(names, ("compact,delete", "1000", "1000", "1"), strict=True):
+        changes = [AlterConfig(name, value), AlterConfig("segment.bytes", "1048576")]
+        (result,) = driver.change(AlterConfigsRequest([AlterConfigsResource(offsets, changes)]))
+        assert result.error_code == ErrorCode.INVALID_CONFIG
+        assert result.message.startswith(f"{CONSUMER_OFFSETS} is the brokers' own: with another {name} ")
+    assert alter(driver, offsets, cleanup_policy=None) == ErrorCode.INVALID_CONFIG
+    assert values(driver, offsets, *names) == before
+    assert alter(driver, offsets, cleanup_policy="compact", retention_ms=None, segment_bytes="1048576") == 0
+    assert alter(driver, TOPIC, cleanup_policy="compact,delete", retention_ms="1") == 0

@@ -487,7 +487,7 @@ class Group:
         member = self.members.get(member_id)
         if member is None:
             return
-        member.watched = False
+        member.watched, member.ended = False, True
         member.heard_ms = now_ms  # it was seen to live until now, however long it had said nothing
         if member.instance_id is None:
             effects.lost.append(Loss.PROCESS_ENDED)
@@ -552,7 +552,7 @@ class Group:
         """Whether it has no members and nobody is about to join."""
         return self.state is GroupState.EMPTY and not self.pending
 
-    def described(self) -> DescribedGroup:
+    def described(self, now_ms: int) -> DescribedGroup:
         protocol = self.protocol if self.state in (GroupState.STABLE, GroupState.COMPLETING) else ""
         return DescribedGroup(
             int(ErrorCode.NONE),
@@ -562,5 +562,11 @@ class Group:
             protocol,
             self.generation,
             self.leader,
-            [member.described(self.protocol) for member in self.members.values()],
+            [member.described(self.protocol, now_ms, awaited=self._awaits(member)) for member in self.members.values()],
         )
+
+    def _awaits(self, member: Member) -> bool:
+        """Whether a rebalance goes on once this member has done its part."""
+        if self.state is GroupState.COMPLETING:
+            return member.member_id == self.leader
+        return self.state is GroupState.PREPARING and member.joining is None

@@ -65,6 +65,7 @@ class Member:
         stored_bytes: The most it takes in the record of its group, its assignment left out.
         told_bytes: What it takes in memory, its assignment left out: the metadata of all its protocols.
         watched: Its process is watched: silence alone does not mean that it has gone.
+        ended: Its process is no more; a static member may still come back.
         silent: Nothing was heard of it under this coordinator. It may have left under the one before, whose rebalance
             was not stored: that its process lives says nothing then.
     """
@@ -85,6 +86,7 @@ class Member:
     beating: Token = None
     beat_by_ms: int = 0
     watched: bool = False
+    ended: bool = False
     silent: bool = False
     stored_bytes: int = field(init=False)
     told_bytes: int = field(init=False)
@@ -111,7 +113,7 @@ class Member:
 
     def hear(self, now_ms: int) -> None:
         """Note that it said something."""
-        self.heard_ms, self.silent = now_ms, False
+        self.heard_ms, self.silent, self.ended = now_ms, False, False
 
     def gone_at_ms(self) -> int:
         """Return when it counts as gone if nothing is heard of it until then.
@@ -139,7 +141,7 @@ class Member:
             self.attempt,
         )
 
-    def described(self, protocol: str) -> DescribedMember:
+    def described(self, protocol: str, now_ms: int, *, awaited: bool) -> DescribedMember:
         return DescribedMember(
             self.member_id,
             self.instance_id,
@@ -148,6 +150,10 @@ class Member:
             self.metadata(protocol),
             self.assignment,
             self.process,
+            self.ended,
+            max(0, now_ms - self.heard_ms),
+            max(0, self.gone_at_ms() - now_ms),
+            awaited,
         )
 
 

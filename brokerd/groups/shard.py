@@ -348,11 +348,11 @@ class Shard:
             return ListedGroup(name, "", GroupState.EMPTY.value)
         return ListedGroup(name, group.protocol_type, group.state.value, len(group.members))
 
-    def describe(self, name: str) -> DescribedGroup:
+    def describe(self, name: str, now_ms: int) -> DescribedGroup:
         """Return what is known of one group."""
         group = self.groups.get(name)
         if group is not None:
-            return group.described()
+            return group.described(now_ms)
         if self.knows(name):
             return DescribedGroup(0, name, GroupState.EMPTY.value)
         return DescribedGroup(int(ErrorCode.GROUP_ID_NOT_FOUND), name)

@@ -168,7 +168,7 @@ class GroupRoom:
             case ListGroupsRequest() as body:
                 self._list(peer, request, body)
             case DescribeGroupsRequest() as body:
-                self._describe(peer, request, body)
+                self._describe(peer, request, body, now_ms)
             case DeleteGroupsRequest() as body:
                 self._delete(peer, request, body)
             case body:
@@ -288,7 +288,7 @@ class GroupRoom:
         code = ErrorCode.COORDINATOR_LOAD_IN_PROGRESS if self.loading else ErrorCode.NONE
         self._outbox.answer(peer, request.correlation_id, ListGroupsResponse(int(code), listed, more))
 
-    def _describe(self, peer: Peer, request: Request, body: DescribeGroupsRequest) -> None:
+    def _describe(self, peer: Peer, request: Request, body: DescribeGroupsRequest, now_ms: int) -> None:
         """Describe each group once, as far as there is room: a request of 64 KiB can name thousands of large ones."""
         described = []
         size = 0
@@ -301,7 +301,7 @@ class GroupRoom:
                 described.append(DescribedGroup(int(ErrorCode.MESSAGE_TOO_LARGE), group, state="", message=text))
             else:
                 assert hosted.shard is not None
-                described.append(hosted.shard.describe(group))
+                described.append(hosted.shard.describe(group, now_ms))
                 size += len(msgspec.msgpack.encode(described[-1]))
         self._outbox.answer(peer, request.correlation_id, DescribeGroupsResponse(described))
 

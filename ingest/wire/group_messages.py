@@ -244,7 +244,11 @@ class DescribeGroupsRequest(Message, frozen=True):
 
 
 class DescribedMember(Message, frozen=True):
-    """`process`: that of a member which told of it."""
+    """`process`: that of a member which told of it; `ended`: it is no more, and its static member has not come back.
+
+    `silent_ms`: for how long nothing was heard of it; `gone_in_ms`: it is given up if that goes on for so long; both -1
+    if that is not known. `awaited`: a rebalance goes on once it has joined, or once the leader has assigned.
+    """
 
     member_id: str
     instance_id: str | None
@@ -253,6 +257,10 @@ class DescribedMember(Message, frozen=True):
     metadata: bytes
     assignment: bytes
     process: MemberProcess | None = None
+    ended: bool = False
+    silent_ms: int = -1
+    gone_in_ms: int = -1
+    awaited: bool = False
 
 
 class DescribedGroup(Message, frozen=True):

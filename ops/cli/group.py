@@ -98,6 +98,7 @@ def describe(
     A dash in CURRENT-OFFSET: nothing is committed there yet.
     """
     from ops.cli.group_description import member_rows, offset_rows, print_rows, say_who_is_there, state_row
+    from ops.cli.group_presence import members_of
 
     wanted = list(dict.fromkeys([*names, *more_names]))
     if bool(wanted) == all_groups:
@@ -112,8 +113,9 @@ def describe(
         for index, name in enumerate(wanted):
             with reported(_group_names(admin), wanted=name):
                 described = admin.describe_groups([name])[name]
+                known = members_of(name, data_dir, bootstrap) if described.members and not state else []
                 if members:
-                    found = member_rows(described)
+                    found = member_rows(described, known)
                 elif state:
                     found = [state_row(described)]
                 else:
@@ -122,7 +124,7 @@ def describe(
             if form == "text" and not state:
                 if index:
                     click.echo()
-                say_who_is_there(described)
+                say_who_is_there(described, known)
                 print_rows(found)
                 if not members and not found:
                     click.echo(f"Group {name} has committed nothing.", err=True)
@@ -159,7 +161,7 @@ def delete(
         admin = open_admin(data_dir, bootstrap)
     with admin:
         for name in results:
-            with reported(_group_names(admin), wanted=name), telling_how_to_stop(admin, name):
+            with reported(_group_names(admin), wanted=name), telling_how_to_stop(name, data_dir, bootstrap):
                 try:
                     admin.delete_groups([name])
                 except RemoteError as error:
@@ -194,7 +196,7 @@ def offset_delete(
         raise click.UsageError("name what to forget with -t TOPIC, or -t TOPIC:0,1 for some partitions")
     with reported():
         admin = open_admin(data_dir, bootstrap)
-    with admin, reported(_group_names(admin), wanted=name), telling_how_to_stop(admin, name):
+    with admin, reported(_group_names(admin), wanted=name), telling_how_to_stop(name, data_dir, bootstrap):
         wanted = parse_topics(topics)
         committed = admin.group_offsets(name)
         with reported(lambda: [found.name for found in admin.metadata().topics], wanted=next(iter(wanted))):

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ops.cli.group_presence import state_of_process, whom_it_waits_for, why_kept
 from ops.cli.reached import print_table
 
 if TYPE_CHECKING:
     from ingest.client.groups.described import GroupDescription, PartitionLag
+    from ingest.wire.group_messages import DescribedMember
 
 OFFSETS = (
     "group",
@@ -25,7 +27,7 @@ OFFSETS = (
     "lag_seconds",
     "lag_bytes",
 )
-MEMBERS = ("group", "consumer_id", "instance_id", "host", "client_id", "pid", "partitions", "assignment")
+MEMBERS = ("group", "consumer_id", "instance_id", "host", "client_id", "pid", "process", "partitions", "assignment")
 STATE = ("group", "coordinator", "assignment_strategy", "state", "members", "generation")
 
 
@@ -56,8 +58,9 @@ def offset_rows(group: GroupDescription, lags: Sequence[PartitionLag]) -> list[d
     return rows
 
 
-def member_rows(group: GroupDescription) -> list[dict[str, Any]]:
-    """Return a row a member."""
+def member_rows(group: GroupDescription, known: Sequence[DescribedMember]) -> list[dict[str, Any]]:
+    """Return a row a member, with what is known of its process."""
+    processes = {member.member_id: state_of_process(member) for member in known}
     rows = []
     for member in group.members:
         by_topic: dict[str, list[int]] = {}
@@ -70,6 +73,7 @@ def member_rows(group: GroupDescription) -> list[dict[str, Any]]:
             member.host,
             member.client_id,
             member.pid,
+            processes.get(member.member_id),
             len(member.assignment),
             by_topic,
         )
@@ -102,9 +106,12 @@ def _cell(value: Any) -> str:
             return str(value)
 
 
-def say_who_is_there(group: GroupDescription) -> None:
-    """Say on stderr what a table leaves open: that nobody reads, or that who reads what is being settled."""
+def say_who_is_there(group: GroupDescription, known: Sequence[DescribedMember]) -> None:
+    """Say on stderr what a table leaves open: who does not read though it is there, and what a rebalance waits for."""
     if group.state == "Empty":
         click.echo(f"Group {group.group} has no members: nobody reads for it now.", err=True)
     elif group.state != "Stable":
-        click.echo(f"Group {group.group} is {group.state}: who reads what is being settled.", err=True)
+        settling = f"Group {group.group} is {group.state}: who reads what is being settled."
+        click.echo(" ".join(filter(None, [settling, whom_it_waits_for(known)])), err=True)
+    if kept := why_kept(known):
+        click.echo(kept, err=True)

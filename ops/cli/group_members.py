@@ -7,19 +7,18 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from ingest.errors import ForebayError, RemoteError
-from ingest.machine import machine_id
 from ingest.wire.codes import ErrorCode
+from ops.cli.group_presence import has_gone, is_here, members_of, why_kept
 from ops.cli.reached import Failed, hint_of
 
 if TYPE_CHECKING:
-    from ingest.admin import Admin
-    from ingest.client.groups.described import GroupMember
+    from ingest.wire.group_messages import DescribedMember
 
 _IN_THE_WAY = (ErrorCode.NON_EMPTY_GROUP, ErrorCode.GROUP_SUBSCRIBED_TO_TOPIC)
 
 
 @contextmanager
-def telling_how_to_stop(admin: Admin, group: str) -> Iterator[None]:
+def telling_how_to_stop(group: str, data_dir: str | None, bootstrap: str | None) -> Iterator[None]:
     """Add to a refusal for the sake of members what would end them.
 
     Raises:
@@ -30,21 +29,22 @@ def telling_how_to_stop(admin: Admin, group: str) -> Iterator[None]:
     except RemoteError as error:
         if error.code not in _IN_THE_WAY:
             raise
-        raise Failed("\n".join([str(error), *_how(admin, group), hint_of(error.code, group)])) from None
+        try:
+            lines = how_to_stop(members_of(group, data_dir, bootstrap))
+        except ForebayError:
+            lines = []
+        raise Failed("\n".join([str(error), *lines, hint_of(error.code, group)])) from None
 
 
-def _how(admin: Admin, group: str) -> list[str]:
-    try:
-        return how_to_stop(admin.describe_groups([group])[group].members)
-    except ForebayError:
-        return []
-
-
-def how_to_stop(members: Sequence[GroupMember]) -> list[str]:
+def how_to_stop(members: Sequence[DescribedMember]) -> list[str]:
     """Return what to do so that these members end, as lines."""
-    here = sorted({member.pid for member in members if member.pid is not None and member.machine == machine_id()})
+    there = [member for member in members if not has_gone(member)]
+    here = sorted({member.process.pid for member in there if member.process is not None and is_here(member.process)})
     lines = [f"Stop what reads on this machine first: kill {' '.join(map(str, here))}"] if here else []
-    hosts = {member.host or "an unknown host" for member in members if member.machine != machine_id()}
+    hosts = {member.client_host or "an unknown host" for member in there if not is_here(member.process)}
     if hosts:
         lines.append(f"Stop what reads first, on {', '.join(sorted(hosts))}")
-    return lines
+    if any(member.instance_id is not None for member in there):
+        lines.append("Static members (group.instance.id) are kept until their session is over, even then.")
+    kept = why_kept(members)
+    return [*lines, f"{kept} Try again then."] if kept else lines

@@ -114,7 +114,7 @@ def seek(
             click.echo(as_lines(new), nl=False)
             return
         if not dry and new:
-            with reported(wanted=name), telling_how_to_stop(admin, name):
+            with reported(wanted=name), telling_how_to_stop(name, data_dir, bootstrap):
                 admin.alter_group_offsets(name, new)
         elif dry:
             with reported():

@@ -17,7 +17,7 @@ PROCESS = MemberProcess("boot", 1, 4711, 99)
 
 
 def state(driver: Driver) -> str:
-    return driver.shard.describe(GROUP).state
+    return driver.shard.describe(GROUP, driver.now_ms).state
 
 
 def test_a_first_join_is_given_an_id_and_comes_again_with_it() -> None:
@@ -41,7 +41,7 @@ def test_an_id_that_is_not_used_in_its_session_is_forgotten_with_its_group() -> 
 def test_the_leader_alone_hears_of_all_members_and_everybody_gets_its_share() -> None:
     driver = Driver()
     (leader, *others), generation = driver.stable(3)
-    described = driver.shard.describe(GROUP)
+    described = driver.shard.describe(GROUP, driver.now_ms)
     assert (described.state, described.leader, described.generation) == ("Stable", leader, generation)
     assert {member.member_id for member in described.members} == {leader, *others}
 
@@ -246,9 +246,9 @@ def test_the_protocol_is_the_one_that_most_like_among_those_all_know() -> None:
 def test_a_join_that_can_not_be_is_refused_and_changes_nothing(change: dict[str, object], code: ErrorCode) -> None:
     driver = Driver()
     driver.stable(1)
-    before = driver.shard.describe(GROUP)
+    before = driver.shard.describe(GROUP, driver.now_ms)
     assert driver.code(driver.join(**change)) == code  # type: ignore[arg-type]
-    assert driver.shard.describe(GROUP) == before
+    assert driver.shard.describe(GROUP, driver.now_ms) == before
 
 
 def test_a_full_group_takes_nobody_more() -> None:
@@ -362,6 +362,38 @@ def test_a_static_member_whose_process_ends_after_a_long_computation_has_a_whole
     assert state(driver) == "Stable"
     driver.pass_time(2)
     assert state(driver) == "Empty"
+
+
+def test_a_member_is_described_with_how_long_it_is_silent_and_when_it_is_given_up() -> None:
+    driver = Driver()
+    member, _ = static(driver)
+    driver.pass_time(3_000)
+    (told,) = driver.shard.describe(GROUP, driver.now_ms).members
+    assert (told.ended, told.silent_ms, told.gone_in_ms) == (False, 3_000, SESSION_MS - 3_000)
+    driver.take(driver.shard.process_ended(GROUP, member, driver.now_ms))
+    driver.pass_time(1_000)
+    (told,) = driver.shard.describe(GROUP, driver.now_ms).members
+    assert (told.ended, told.silent_ms, told.gone_in_ms) == (True, 1_000, SESSION_MS - 1_000)
+    driver.join(instance_id="i")
+    (told,) = driver.shard.describe(GROUP, driver.now_ms).members
+    assert (told.ended, told.silent_ms) == (False, 0)
+
+
+def test_those_are_described_for_whom_a_rebalance_waits() -> None:
+    driver = Driver()
+
+    def awaited() -> set[str]:
+        return {member.member_id for member in driver.shard.describe(GROUP, driver.now_ms).members if member.awaited}
+
+    (leader, other), _ = driver.stable(2)
+    assert awaited() == set()
+    driver.join()
+    assert awaited() == {leader, other}
+    driver.join(other)
+    assert awaited() == {leader}
+    driver.join(leader)
+    assert state(driver) == "CompletingRebalance"
+    assert awaited() == {leader}
 
 
 def test_an_administrator_takes_a_static_member_out_by_its_instance() -> None:

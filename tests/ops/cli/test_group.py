@@ -5,9 +5,14 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import re
+import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from subprocess import Popen
 from typing import Any
 
 import pytest
@@ -168,6 +173,55 @@ def test_describe_names_who_reads_what(cluster: Cluster, shell: Shell, group: st
     (state,) = shell.json("describe", group, "--state")
     assert (state["state"], state["members"], state["assignment_strategy"]) == ("Stable", 1, "cooperative-sticky")
     assert "#MEMBERS" in shell.run("describe", group, "--state").stdout
+
+
+@contextmanager
+def member_process(cluster: Cluster, topic: str, group: str, instance_id: str | None = None) -> Iterator[Popen[bytes]]:
+    """A member in a process of its own, once it reads."""
+    program = (
+        "import sys; from ingest import Consumer\n"
+        "consumer = Consumer(sys.argv[1], [sys.argv[2]], group_id=sys.argv[3], group_instance_id=sys.argv[4] or None)\n"
+        "while True: consumer.poll(50)\n"
+    )
+    process = Popen([sys.executable, "-c", program, cluster.bootstrap, topic, group, instance_id or ""])
+    try:
+        with Admin(cluster.bootstrap) as admin:
+            until(lambda: any(listed.group == group and listed.members for listed in admin.list_groups(["Stable"])))
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_a_static_member_whose_process_has_ended_is_said_to_be_kept_and_nobody_is_told_to_kill_it(
+    cluster: Cluster, shell: Shell, group: str, topic: str
+) -> None:
+    with member_process(cluster, topic, group, "i1") as process:
+        (row,) = shell.json("describe", group, "--members")
+        assert (row["pid"], row["process"]) == (process.pid, "running")
+        alive = shell.refused("delete", group)
+        assert f"kill {process.pid}\nStatic members (group.instance.id) are kept until their session is over" in alive
+    (row,) = shell.json("describe", group, "--members")
+    assert (row["pid"], row["process"]) == (process.pid, "ended")
+    kept = rf"i1 \(pid {process.pid}\) has ended already and may come back: kept until the session is over, in \d+ s"
+    assert re.search(kept, shell.run("describe", group).stderr)
+    for command in (("delete", group), ("seek", group, "--to", "start"), ("offset-delete", group, "-t", topic)):
+        said = shell.refused(*command)
+        assert re.search(rf"{kept} at most. Try again then.\n", said)
+        assert "kill" not in said
+
+
+def test_a_rebalance_is_described_with_whom_it_waits_for(
+    cluster: Cluster, shell: Shell, admin: Admin, group: str, topic: str
+) -> None:
+    with member_process(cluster, topic, group) as process:
+        process.send_signal(signal.SIGSTOP)
+        with Consumer(cluster.bootstrap, [topic], group_id=group) as late:
+            until(lambda: admin.describe_groups([group])[group].state == "PreparingRebalance", late)
+            said = shell.run("describe", group).stderr
+            (waited_for,) = [m for m in admin.describe_groups([group])[group].members if m.pid == process.pid]
+            process.send_signal(signal.SIGCONT)
+    assert f"is being settled. It waits for {waited_for.member_id} (pid {process.pid}" in said
 
 
 def test_a_member_without_partitions_is_shown(cluster: Cluster, shell: Shell, admin: Admin) -> None:

@@ -324,7 +324,7 @@ class GroupWorld:
 
     def _unrest(self) -> str:
         """Return what is not as it should be, empty if all is."""
-        state = self.coordinator.shard.describe(GROUP).state
+        state = self.coordinator.shard.describe(GROUP, self.now_ms).state
         if state != "Stable":
             return f"the group is {state}"
         members = [member for member in self.members.values() if member.alive]

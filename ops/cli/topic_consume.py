@@ -12,12 +12,14 @@ from shlex import quote
 from typing import TYPE_CHECKING, BinaryIO
 
 import click
+from click.exceptions import Exit
 
 from ingest.errors import CorruptBatch, RemoteError, UsageError
 from ingest.wire.codes import ErrorCode
 from ops.cli.reached import (
     INTERRUPTED,
     MISUSED,
+    TIMEOUT_MS,
     Failed,
     bootstrap_option,
     format_option,
@@ -94,12 +96,11 @@ def consume(
         raise click.UsageError("name a topic")
     with reported():
         start = parse_start_offset("start" if from_beginning else offset)
-        if group is not None and (partitions or start not in (StartOffset(Whence.START), StartOffset(Whence.END))):
-            raise Failed(
-                f"-g {group}: the group says which partitions, and its commits where; -o start or end is for those "
-                f"without.\nMove its commits with: forebay group seek {quote(group)} --to start{here()}",
-                MISUSED,
-            )
+        where = "start" if from_beginning else offset
+        if group is not None and partitions:
+            raise UsageError(f"-p with -g {group}: a group shares out all partitions among its members; leave out one")
+        if group is not None and start not in (StartOffset(Whence.START), StartOffset(Whence.END)):
+            raise Failed(_said_of_commits(group, where, wanted), MISUSED)
         write = _writer(output_format, form)
         consumer = Consumer(
             resolve_bootstrap(data_dir, bootstrap),
@@ -113,21 +114,39 @@ def consume(
             with consumer:
                 chosen = _choose(consumer, wanted, partitions)
                 if group is not None:
+                    if _is_asked_for_a_place() and any(consumer.committed(chosen, TIMEOUT_MS).values()):
+                        click.echo(_said_of_commits(group, where, wanted), err=True)
                     consumer.subscribe(wanted)
                 else:
                     consumer.assign(chosen)
                     _go_to(consumer, chosen, start)
                 damaged = _print_all(consumer, chosen, write, count, exit_at_end, timeout_ms, signals)
         except KeyboardInterrupt:
-            raise Failed("interrupted", INTERRUPTED) from None
+            raise Exit(INTERRUPTED) from None
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # whoever read has enough: `… | head`
             damaged = 0
         if signals.got:
-            raise Failed("interrupted", 128 + signals.got)
+            raise Exit(128 + signals.got)
     if damaged:
         place = "DATA_DIR on its machine" if bootstrap else quote(str(resolve_data_dir(data_dir)))
         raise Failed(f"{damaged} stretches of records were corrupt and left out; see: forebay log verify {place}")
+
+
+def _is_asked_for_a_place() -> bool:
+    """Whether the command line says where to begin; the default asks for nothing."""
+    context = click.get_current_context()
+    given = click.core.ParameterSource.COMMANDLINE
+    return given in (context.get_parameter_source("offset"), context.get_parameter_source("from_beginning"))
+
+
+def _said_of_commits(group: str, where: str, topics: Sequence[str]) -> str:
+    """Return why a group does not go where -o says."""
+    return (
+        f"-o {where} with -g {group}: a group goes on where it has committed; -o start or end is for partitions where "
+        f"it has not.\nMove what it has committed with: forebay group seek {quote(group)} --to {quote(where)} "
+        f"--topics {quote(','.join(topics))}{here()}"
+    )
 
 
 class _Signals:

@@ -26,6 +26,7 @@ OFFSETS = (
     "client_id",
     "lag_seconds",
     "lag_bytes",
+    "metadata",
 )
 MEMBERS = ("group", "consumer_id", "instance_id", "host", "client_id", "pid", "process", "partitions", "assignment")
 STATE = ("group", "coordinator", "assignment_strategy", "state", "members", "generation")
@@ -48,6 +49,7 @@ def offset_rows(group: GroupDescription, lags: Sequence[PartitionLag]) -> list[d
             None if member is None else member.client_id,
             None if lag is None else lag.seconds,
             None if lag is None else lag.bytes,
+            None if item.current_offset is None else item.metadata,
         )
         rows.append(dict(zip(OFFSETS, values, strict=True)))
     for member in group.members:
@@ -88,7 +90,8 @@ def state_row(group: GroupDescription) -> dict[str, Any]:
 
 
 def print_rows(rows: Sequence[dict[str, Any]]) -> None:
-    """Print rows of one kind as a table; what is not known, or nobody's, is a dash."""
+    """Print rows of one kind as a table; what is not known, or nobody's, is a dash. Of texts no table has the room."""
+    rows = [{head: value for head, value in row.items() if head != "metadata"} for row in rows]
     if rows:
         heads = ["#" + head if head in ("partitions", "members") else head for head in rows[0]]
         print_table([head.upper().replace("_", "-") for head in heads], [[*map(_cell, row.values())] for row in rows])

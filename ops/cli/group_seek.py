@@ -14,6 +14,7 @@ from ops.cli.reached import Failed, bootstrap_option, format_option, here, open_
 
 if TYPE_CHECKING:
     from ingest.admin import Admin
+    from ingest.client.groups.committed import Committed
     from ops.cli.group_destination import Shift
     from ops.cli.start_offset import StartOffset
 
@@ -104,7 +105,8 @@ def seek(
         admin = open_admin(data_dir, bootstrap)
     with admin:
         with reported(lambda: [topic.name for topic in admin.metadata().topics]):
-            old: dict[TopicPartition, int] = {(t, p): item.offset for (t, p), item in admin.group_offsets(name).items()}
+            committed = admin.group_offsets(name)
+            old: dict[TopicPartition, int] = {(t, p): item.offset for (t, p), item in committed.items()}
             if where is None:
                 assert file is not None
                 new = _from_file(admin, file, name, bool(lists or topics or numbers))
@@ -115,7 +117,9 @@ def seek(
             return
         if not dry and new:
             with reported(wanted=name), telling_how_to_stop(name, data_dir, bootstrap):
-                admin.alter_group_offsets(name, new)
+                wanted: dict[TopicPartition, int | Committed] = {**new}
+                wanted.update((place, item) for place, item in committed.items() if new.get(place) == item.offset)
+                admin.alter_group_offsets(name, wanted)  # where an offset stays, the text beside it does
         elif dry:
             with reported():
                 _warn_of_members(admin, name)

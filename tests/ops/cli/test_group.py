@@ -142,7 +142,7 @@ def test_nothing_to_list_says_what_to_do(tmp_path: Path) -> None:
 
 def test_describe_shows_kafka_s_columns_and_the_lag_in_seconds(shell: Shell, group: str, topic: str) -> None:
     first, second = shell.json("describe", group)
-    assert list(first) == COLUMNS.lower().replace("-", "_").split()
+    assert list(first) == [*COLUMNS.lower().replace("-", "_").split(), "metadata"]
     assert (first["topic"], first["partition"], first["current_offset"], first["log_end_offset"], first["lag"]) == (
         topic,
         0,
@@ -341,6 +341,20 @@ def test_topics_may_be_new_to_a_group_and_a_group_new(shell: Shell, admin: Admin
     assert [(row["partition"], row["old_offset"], row["new_offset"]) for row in rows] == [(0, None, 20), (1, None, 0)]
     shifted = shell.run("seek", new, "--shift-by", "-1", "--topic", f"{topic}:0")
     assert shifted.stdout.split()[-1] == "19"
+
+
+def test_the_text_beside_an_offset_stays_where_the_offset_does(
+    shell: Shell, admin: Admin, group: str, topic: str
+) -> None:
+    def texts() -> list[str]:
+        return [row["metadata"] for row in shell.json("describe", group)]
+
+    admin.alter_group_offsets(group, {(topic, 0): (12, "twelve"), (topic, 1): (0, "nothing")})
+    shell.run("seek", group, "--to", "current")
+    assert texts() == ["twelve", "nothing"]
+    assert "twelve" not in shell.run("describe", group).stdout
+    shell.run("seek", group, "--to", "start")
+    assert texts() == ["", "nothing"]
 
 
 def test_offsets_go_to_a_file_and_come_back(shell: Shell, admin: Admin, group: str, topic: str, tmp_path: Path) -> None:

@@ -9,7 +9,18 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from ops.cli.group_seek import seek
-from ops.cli.reached import bootstrap_option, format_option, here, open_admin, print_table, reported, say_done
+from ops.cli.reached import (
+    REFUSED,
+    Failed,
+    bootstrap_option,
+    format_option,
+    here,
+    open_admin,
+    print_table,
+    printable,
+    reported,
+    say_done,
+)
 
 if TYPE_CHECKING:
     from ingest.admin import Admin
@@ -31,7 +42,7 @@ group.add_command(seek)
 
 def _names_argument(command: F) -> F:
     command = click.option("--group", "more_names", multiple=True, metavar="NAME", help="As the argument.")(command)
-    return click.argument("names", nargs=-1, metavar="NAME")(command)
+    return click.argument("names", nargs=-1, metavar="NAME…")(command)
 
 
 def _group_names(admin: Admin) -> Callable[[], list[str]]:
@@ -101,7 +112,9 @@ def describe(
     from ops.cli.group_presence import members_of
 
     wanted = list(dict.fromkeys([*names, *more_names]))
-    if bool(wanted) == all_groups:
+    if wanted and all_groups:
+        raise click.UsageError("groups by their names or --all-groups: one or the other")
+    if not wanted and not all_groups:
         raise click.UsageError("name a group, or pass --all-groups")
     if members + state + offsets > 1:
         raise click.UsageError("one of --members, --state and --offsets at a time")
@@ -127,7 +140,7 @@ def describe(
                 say_who_is_there(described, known)
                 print_rows(found)
                 if not members and not found:
-                    click.echo(f"Group {name} has committed nothing.", err=True)
+                    click.echo(f"Group {printable(name)} has committed nothing.", err=True)
     if form == "json":
         click.echo(json.dumps(rows))
     elif not wanted:
@@ -154,21 +167,34 @@ def delete(
     from ingest.wire.codes import ErrorCode
     from ops.cli.group_members import telling_how_to_stop
 
-    results = dict.fromkeys([*names, *more_names], "deleted")
-    if not results:
+    wanted = list(dict.fromkeys([*names, *more_names]))
+    if not wanted:
         raise click.UsageError("name a group")
     with reported():
         admin = open_admin(data_dir, bootstrap)
+    results: dict[str, str] = {}
+    refusals: list[Failed] = []
     with admin:
-        for name in results:
-            with reported(_group_names(admin), wanted=name), telling_how_to_stop(name, data_dir, bootstrap):
-                try:
-                    admin.delete_groups([name])
-                except RemoteError as error:
-                    if not (if_exists and error.code == ErrorCode.GROUP_ID_NOT_FOUND):
-                        raise
-                    results[name] = "does not exist"
-    say_done(form, results)
+        for name in wanted:
+            try:
+                with reported(_group_names(admin), wanted=name), telling_how_to_stop(name, data_dir, bootstrap):
+                    try:
+                        admin.delete_groups([name])
+                        results[name] = "deleted"
+                    except RemoteError as error:
+                        is_missing = error.code == ErrorCode.GROUP_ID_NOT_FOUND
+                        results[name] = "does not exist" if is_missing else "kept"
+                        if not (if_exists and is_missing):
+                            raise
+            except Failed as failed:
+                refusals.append(failed)
+                if failed.exit_code != REFUSED:
+                    break  # the next would wait as long for an answer
+    if len(wanted) > 1 or not refusals:
+        say_done(form, results)
+    if refusals:
+        lines = [line for refusal in refusals for line in refusal.message.splitlines()]
+        raise Failed("\n".join(dict.fromkeys(lines)), refusals[-1].exit_code)
 
 
 @group.command("offset-delete")

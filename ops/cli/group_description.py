@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ops.cli.group_presence import state_of_process, whom_it_waits_for, why_kept
-from ops.cli.reached import print_table
+from ops.cli.reached import print_table, printable
 
 if TYPE_CHECKING:
     from ingest.client.groups.described import GroupDescription, PartitionLag
@@ -111,10 +111,11 @@ def _cell(value: Any) -> str:
 
 def say_who_is_there(group: GroupDescription, known: Sequence[DescribedMember]) -> None:
     """Say on stderr what a table leaves open: who does not read though it is there, and what a rebalance waits for."""
+    name = printable(group.group)
     if group.state == "Empty":
-        click.echo(f"Group {group.group} has no members: nobody reads for it now.", err=True)
+        click.echo(f"Group {name} has no members: nobody reads for it now.", err=True)
     elif group.state != "Stable":
-        settling = f"Group {group.group} is {group.state}: who reads what is being settled."
+        settling = f"Group {name} is {group.state}: who reads what is being settled."
         click.echo(" ".join(filter(None, [settling, whom_it_waits_for(known)])), err=True)
     if kept := why_kept(known):
         click.echo(kept, err=True)

@@ -193,18 +193,23 @@ def _given(name: str) -> str:
     return f" --{name.replace('_', '-')} {quote(str(context.params[name]))}"
 
 
+def printable(text: str) -> str:
+    """Return a text that stays on its line and does nothing to a terminal: names may hold any character."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def say_done(form: str, results: Mapping[str, str]) -> None:
     """Say what became of each thing that was named."""
     if form == "json":
         click.echo(json.dumps([{"name": name, "result": what} for name, what in results.items()]))
     else:
         for name, what in results.items():
-            click.echo(f"{name}: {what}")
+            click.echo(f"{printable(name)}: {what}")
 
 
 def print_table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Print columns, each as wide as its longest cell."""
-    table = [[str(cell) for cell in row] for row in (heads, *rows)]
+    table = [[printable(str(cell)) for cell in row] for row in (heads, *rows)]
     widths = [max(len(row[column]) for row in table) for column in range(len(heads))]
     for row in table:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

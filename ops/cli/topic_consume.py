@@ -24,6 +24,7 @@ from ops.cli.reached import (
     bootstrap_option,
     format_option,
     here,
+    printable,
     reported,
     resolve_bootstrap,
 )
@@ -183,8 +184,7 @@ def _writer(output_format: str | None, form: str) -> Callable[[Record], bytes]:
 def _shown(line: bytes) -> bytes:
     """Return a line that does nothing to a terminal: what devices send must not move its cursor."""
     text = line[:-1].decode(errors="backslashreplace")
-    safe = "".join(c if c.isprintable() or c == "\t" else c.encode("unicode_escape").decode() for c in text)
-    return safe.encode() + b"\n"
+    return "\t".join(map(printable, text.split("\t"))).encode() + b"\n"
 
 
 def _choose(consumer: Consumer, names: Sequence[str], partitions: Sequence[int]) -> list[TopicPartition]:

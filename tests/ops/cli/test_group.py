@@ -129,6 +129,18 @@ def test_groups_are_listed_with_state_members_and_coordinator(
     assert "'alive' is not Empty, Prep" in shell.refused("list", "--state", "alive", code=2)
 
 
+def test_a_name_of_several_lines_stays_in_its_row(shell: Shell, admin: Admin, topic: str) -> None:
+    name = f"two\nlines\x1b[2J{next(_names)}"
+    admin.alter_group_offsets(name, {(topic, 0): 1})
+    for command in (("list",), ("describe", name)):
+        result = shell.run(*command)
+        assert "two\\nlines\\x1b[2J" in result.stdout
+        assert "\nlines" not in result.output
+        assert "\x1b" not in result.output
+    assert name in [row["group"] for row in shell.json("list")]
+    assert shell.run("delete", name).stdout.startswith("two\\nlines")
+
+
 def test_nothing_to_list_says_what_to_do(tmp_path: Path) -> None:
     with running_cluster(tmp_path) as cluster:
         shell = Shell(cluster)
@@ -244,6 +256,9 @@ def test_several_groups_and_all_of_them(shell: Shell, admin: Admin, group: str, 
     assert {row["group"] for row in shell.json("describe", group, other)} == {group, other}
     assert {group, other} <= {row["group"] for row in shell.json("describe", "--all-groups")}
     assert f"Group {other} has no members" in shell.run("describe", "-a").stderr
+    assert "one or the other" in shell.refused("describe", group, "-a", code=2)
+    for command in ("describe", "delete"):
+        assert f"{command} [OPTIONS] NAME…" in shell.run(command, "--help").stdout
 
 
 @pytest.mark.parametrize(
@@ -433,6 +448,22 @@ def test_groups_are_deleted_and_those_that_are_not_there_may_be_fine(
     admin.alter_group_offsets(other, {(topic, 0): 1})
     assert shell.run("delete", group, other).stdout == f"{group}: deleted\n{other}: deleted\n"
     assert shell.json("delete", group, "--if-exists") == [{"name": group, "result": "does not exist"}]
+
+
+def test_of_several_groups_it_is_said_which_were_deleted(
+    shell: Shell, admin: Admin, group: str, topic: str, member: Consumer
+) -> None:
+    names = [f"g{next(_names)}" for _ in range(3)]
+    for name in names[:2]:
+        admin.alter_group_offsets(name, {(topic, 0): 1})
+    result = shell.run("delete", names[2], names[0], group, names[1], code=1)
+    said = [f"{names[2]}: does not exist", f"{names[0]}: deleted", f"{group}: kept", f"{names[1]}: deleted"]
+    assert result.stdout.splitlines() == said
+    assert f"group {names[2]} does not exist" in result.stderr
+    assert f"group {group} has 1 member: dash-" in result.stderr
+    left = {listed.group for listed in admin.list_groups()}
+    assert group in left
+    assert left.isdisjoint(names)
 
 
 def test_offsets_of_a_topic_are_forgotten(shell: Shell, admin: Admin, group: str, topic: str) -> None:

@@ -146,7 +146,8 @@ class Group:
         protocols = list(zip(request.protocols, metadata, strict=True))
         code = self._roster.check_join(request, self.protocol_type, self.config)
         if code:
-            effects.answers.append((token, JoinGroupResponse(int(code), request.member_id)))
+            text = self._session_rule(request) if code is ErrorCode.INVALID_SESSION_TIMEOUT else ""
+            effects.answers.append((token, JoinGroupResponse(int(code), request.member_id, message=text)))
             return
         asking = self._member(request.member_id or new_member_id, request, protocols, client_id, now_ms)
         if self._stored_bytes(asking, request.protocol_type) > self.config.group_bytes_max:
@@ -191,6 +192,13 @@ class Group:
         members = sum(member.held_bytes for member in self.members.values())
         pending = sum(HELD_BYTES + len(member_id.encode()) for member_id in self.pending)
         return members + pending + len(self.protocol_type.encode())
+
+    def _session_rule(self, request: JoinGroupRequest) -> str:
+        low, high = self.config.session_timeout_ms_min, self.config.session_timeout_ms_max
+        return (
+            f"session.timeout.ms={request.session_timeout_ms}: this cluster takes {low} to {high} "
+            "(group.min.session.timeout.ms, group.max.session.timeout.ms)"
+        )
 
     def _too_large(self, what: str) -> str:
         return f"with {what} group {self.name} would not fit a record, {self.config.group_bytes_max} bytes"

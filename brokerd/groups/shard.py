@@ -230,6 +230,7 @@ class Shard:
         age_ms = self.age_ms(now_ms)
         known = self.offsets.of(request.group)
         codes = []
+        text = ""
         for item in request.offsets:
             before = known.get((item.topic_id, item.partition))
             more_text = len(item.metadata.encode()) - text_bytes(before)
@@ -237,10 +238,9 @@ class Shard:
                 codes.append(int(ErrorCode.UNKNOWN_TOPIC_ID))
             elif (item.topic_id, item.partition) in unknown_places:
                 codes.append(int(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION))
-            elif len(item.metadata) > self._config.metadata_chars_max or (
-                more_text > 0 and self.offsets.texts_bytes + more_text > self._config.texts_bytes_max
-            ):
+            elif too_large := self._why_too_large(item.metadata, more_text):
                 codes.append(int(ErrorCode.OFFSET_METADATA_TOO_LARGE))
+                text = text or too_large
             elif not 0 <= item.offset <= OFFSET_MAX:
                 codes.append(int(ErrorCode.INVALID_COMMIT_OFFSET_SIZE))
             elif before is None and self.offsets.count + len(effects.facts) >= self._config.offsets_max:
@@ -251,8 +251,17 @@ class Shard:
                 effects.facts.append(Fact(OffsetKey(request.group, item.topic_id, item.partition), value))
         for fact in effects.facts:
             self._apply(fact)
-        effects.answers.append((token, OffsetCommitResponse(0, codes)))
+        effects.answers.append((token, OffsetCommitResponse(0, codes, text)))
         return effects
+
+    def _why_too_large(self, metadata: str, more_bytes: int) -> str:
+        """Return why a text can't stand beside an offset, or an empty string."""
+        chars_max, bytes_max = self._config.metadata_chars_max, self._config.texts_bytes_max
+        if len(metadata) > chars_max:
+            return f"metadata of {len(metadata)} characters: at most {chars_max} are taken (offset.metadata.max.bytes)"
+        if more_bytes > 0 and self.offsets.texts_bytes + more_bytes > bytes_max:
+            return f"the coordinator holds {self.offsets.texts_bytes} bytes of metadata already, of at most {bytes_max}"
+        return ""
 
     def _check_commit(self, request: OffsetCommitRequest, now_ms: int) -> ErrorCode:
         group = self.groups.get(request.group)

@@ -174,7 +174,7 @@ class GroupRoom:
             case body:
                 hosted = self._hosted(body.group)
                 if isinstance(hosted, ErrorCode):
-                    self._refuse(peer, request, hosted, f"group {body.group!r}")
+                    self._refuse(peer, request, hosted, self._why_no_group(body.group) or f"group {body.group!r}")
                 elif hosted.waiting >= WAITING_MAX or hosted.waiting_items >= WAITING_ITEMS_MAX:
                     self._refuse(peer, request, ErrorCode.THROTTLING_QUOTA_EXCEEDED, "too many wait already")
                 else:
@@ -241,17 +241,25 @@ class GroupRoom:
     # ---- where groups are --------------------------------------------------------------------------------------------
 
     def _partition_of(self, group: str) -> int | ErrorCode:
-        if not 0 < len(group) <= self._config.group_chars_max:
+        if self._why_no_group(group):
             return ErrorCode.INVALID_GROUP_ID
         if self._topic is None:
             self.wanted = True
             return ErrorCode.COORDINATOR_NOT_AVAILABLE
         return partition_of(group, len(self._topic.partitions))
 
+    def _why_no_group(self, group: str) -> str:
+        """Return why no group can have this id, or an empty string."""
+        if not group:
+            return "a group id can't be empty"
+        if len(group) > self._config.group_chars_max:
+            return f"a group id of {len(group)} characters: at most {self._config.group_chars_max} are allowed"
+        return ""
+
     def _coordinator(self, group: str) -> FoundCoordinator:
         partition = self._partition_of(group)
         if isinstance(partition, ErrorCode):
-            return FoundCoordinator(int(partition))
+            return FoundCoordinator(int(partition), message=self._why_no_group(group))
         assert self._topic is not None
         leader = self._topic.partitions[partition].leader
         if leader < 0:
@@ -295,7 +303,7 @@ class GroupRoom:
         for group in dict.fromkeys(body.groups):
             hosted = self._hosted(group)
             if isinstance(hosted, ErrorCode):
-                described.append(DescribedGroup(int(hosted), group))
+                described.append(DescribedGroup(int(hosted), group, message=self._why_no_group(group)))
             elif size >= DESCRIBED_BYTES:
                 text = "the answer is full: ask for fewer groups"
                 described.append(DescribedGroup(int(ErrorCode.MESSAGE_TOO_LARGE), group, state="", message=text))

@@ -251,6 +251,14 @@ def test_a_join_that_can_not_be_is_refused_and_changes_nothing(change: dict[str,
     assert driver.shard.describe(GROUP, driver.now_ms) == before
 
 
+def test_a_session_that_can_not_be_is_refused_with_the_rule_and_its_numbers() -> None:
+    driver = Driver(GroupConfig(session_timeout_ms_min=10, session_timeout_ms_max=2_000))
+    assert driver.answers[driver.join(session_timeout_ms=9)].message == (
+        "session.timeout.ms=9: this cluster takes 10 to 2000 "
+        "(group.min.session.timeout.ms, group.max.session.timeout.ms)"
+    )
+
+
 def test_a_full_group_takes_nobody_more() -> None:
     driver = Driver(GroupConfig(initial_rebalance_delay_ms=0, members_max=2))
     driver.stable(2)

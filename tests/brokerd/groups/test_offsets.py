@@ -108,6 +108,18 @@ def test_a_commit_that_can_not_be_is_refused(offset: int, metadata: str, code: E
     assert driver.committed() == -1
 
 
+def test_metadata_that_is_too_large_is_refused_with_the_rule_and_its_numbers() -> None:
+    driver = Driver(GroupConfig(texts_bytes_max=10_000))
+    assert driver.answers[driver.commit(1, metadata="x" * 5_000)].message == (
+        "metadata of 5000 characters: at most 4096 are taken (offset.metadata.max.bytes)"
+    )
+    for partition in range(2):
+        assert driver.answers[driver.commit(1, partition=partition, metadata="x" * 4_000)].message == ""
+    assert driver.answers[driver.commit(1, partition=2, metadata="x" * 4_000)].message == (
+        "the coordinator holds 8000 bytes of metadata already, of at most 10000"
+    )
+
+
 def test_commits_make_no_more_groups_than_there_may_be() -> None:
     driver = Driver(GroupConfig(groups_max=2))
     codes = {}

@@ -20,6 +20,8 @@ from ingest.wire.frames import Request, api_key_of, decode_body, decode_response
 from ingest.wire.group_messages import (
     CommittedOffset,
     DeleteGroupsRequest,
+    DescribeGroupsRequest,
+    FindCoordinatorRequest,
     ListGroupsRequest,
     OffsetCommitRequest,
     OffsetFetchRequest,
@@ -176,6 +178,14 @@ def test_a_group_is_not_deleted_while_too_few_copies_are_in_sync(room: Room) -> 
 def test_groups_of_no_partition_here_are_answered_at_once(room: Room) -> None:
     (answer,) = room.ask(DeleteGroupsRequest(["", "x" * 300]))
     assert answer.groups == [ErrorCode.INVALID_GROUP_ID, ErrorCode.INVALID_GROUP_ID]
+
+
+def test_a_group_id_that_can_not_be_is_refused_with_the_rule_and_its_numbers(room: Room) -> None:
+    long, rule = "x" * 40_000, "a group id of 40000 characters: at most 249 are allowed"
+    (found,) = room.ask(FindCoordinatorRequest(["", long]))
+    assert [one.message for one in found.coordinators] == ["a group id can't be empty", rule]
+    (described,) = room.ask(DescribeGroupsRequest([long]))
+    assert [one.message for one in described.groups] == [rule]
 
 
 # ---- committing ------------------------------------------------------------------------------------------------------

@@ -109,7 +109,7 @@ def describe(
     A dash in CURRENT-OFFSET: nothing is committed there yet.
     """
     from ops.cli.group_description import member_rows, offset_rows, print_rows, say_who_is_there, state_row
-    from ops.cli.group_presence import members_of
+    from ops.cli.group_presence import asking_coordinators
 
     wanted = list(dict.fromkeys([*names, *more_names]))
     if wanted and all_groups:
@@ -121,12 +121,12 @@ def describe(
     rows: list[dict[str, Any]] = []
     with reported():
         admin = open_admin(data_dir, bootstrap)
-    with admin, reported():
+    with admin, reported(), asking_coordinators(data_dir, bootstrap) as members_of:
         wanted = wanted or _group_names(admin)()
         for index, name in enumerate(wanted):
             with reported(_group_names(admin), wanted=name):
                 described = admin.describe_groups([name])[name]
-                known = members_of(name, data_dir, bootstrap) if described.members and not state else []
+                known = members_of(name) if described.members and not state else []
                 if members:
                     found = member_rows(described, known)
                 elif state:

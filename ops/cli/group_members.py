@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ingest.errors import ForebayError, RemoteError
 from ingest.wire.codes import ErrorCode
-from ops.cli.group_presence import has_gone, is_here, members_of, why_kept
+from ops.cli.group_presence import asking_coordinators, has_gone, is_here, why_kept
 from ops.cli.reached import Failed, hint_of
 
 if TYPE_CHECKING:
@@ -30,7 +30,8 @@ def telling_how_to_stop(group: str, data_dir: str | None, bootstrap: str | None)
         if error.code not in _IN_THE_WAY:
             raise
         try:
-            lines = how_to_stop(members_of(group, data_dir, bootstrap))
+            with asking_coordinators(data_dir, bootstrap) as members_of:
+                lines = how_to_stop(members_of(group))
         except ForebayError:
             lines = []
         raise Failed("\n".join([str(error), *lines, hint_of(error.code, group)])) from None

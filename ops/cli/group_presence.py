@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from ingest.machine import PID_MAX, has_ended, machine_id, pid_namespace
@@ -15,21 +16,28 @@ if TYPE_CHECKING:
 NAMED_MAX = 5
 
 
-def members_of(group: str, data_dir: str | None, bootstrap: str | None) -> list[DescribedMember]:
-    """Return the members of a group as its coordinator describes them; none if there is no such group.
+@contextmanager
+def asking_coordinators(
+    data_dir: str | None, bootstrap: str | None
+) -> Iterator[Callable[[str], list[DescribedMember]]]:
+    """Give what returns the members of a group as its coordinator describes them, over one connection for all.
 
-    Raises:
-        ForebayError: the coordinator can't be asked.
+    Raises (each call of it):
+        ForebayError: there is no such group, or its coordinator can't be asked.
     """
     from ingest.client.cluster import Cluster
     from ingest.client.groups.coordinator import Coordinator
     from ingest.wire.group_messages import DescribeGroupsRequest, DescribeGroupsResponse
 
     cluster = Cluster(resolve_bootstrap(data_dir, bootstrap), client_id="forebay-cli")
-    try:
+
+    def members_of(group: str) -> list[DescribedMember]:
         request = DescribeGroupsRequest([group])
         found: DescribeGroupsResponse = Coordinator(cluster, group).call(request, timeout_ms=TIMEOUT_MS)
         return found.groups[0].members
+
+    try:
+        yield members_of
     finally:
         cluster.close()
 

@@ -161,7 +161,18 @@ class Admin:
             RemoteError: for the first that was refused; the others have begun.
         """
         items = [Reassignment(*where, None if to is None else list(to)) for where, to in replicas.items()]
-        for result in self._ask(AlterPartitionReassignmentsRequest(items, throttle_bytes_per_s)).partitions:
+        deadline_ms = monotonic_ms() + self._timeout_ms
+        refused: list[PartitionResult] = []
+        while items:
+            results = self._ask(AlterPartitionReassignmentsRequest(items, throttle_bytes_per_s)).partitions
+            early = {(one.topic, one.partition) for one in results if one.error_code == ErrorCode.REPLICA_NOT_AVAILABLE}
+            if monotonic_ms() >= deadline_ms:
+                early = set()  # a broker still has not applied that a replica was taken from it
+            refused += [one for one in results if one.error_code and (one.topic, one.partition) not in early]
+            items = [item for item in items if (item.topic, item.partition) in early]
+            if items:
+                self._pause()
+        for result in refused:
             _checked(result)
 
     def drain_broker(self, broker_id: int, *, drain: bool = True) -> tuple[int, int]:

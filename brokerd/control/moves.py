@@ -149,7 +149,8 @@ def _check_replicas(cluster: Cluster, record: PartitionRecord, replicas: list[in
             raise Refused(code, f"broker {broker} is not there")
         if broker not in record.replicas and not cluster.knows_taken(record, broker):
             # it would go on with the copy it had, which may hold what was deleted and compacted away meanwhile
-            raise Refused(code, f"broker {broker} has not heard yet that it has no replica; try again")
+            text = f"broker {broker} has not heard yet that it has no replica"
+            raise Refused(ErrorCode.REPLICA_NOT_AVAILABLE, text)  # it will have, soon: admins ask again
     domains = cluster.electorates.domains
     if replication_factor_max(replicas, domains) < len(replicas):
         raise Refused(code, "two of these brokers are on one machine, and there are others")

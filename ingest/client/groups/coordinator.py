@@ -118,7 +118,9 @@ class Coordinator:
                 if found.broker_id not in self._cluster.brokers:
                     self._cluster.refresh()
             elif found is not None and not ErrorCode(found.error_code).retriable and self._calls:
-                self._calls.pop(0).on_outcome(None, error_from_code(found.error_code, f"group {self.group!r}"))
+                self._calls.pop(0).on_outcome(
+                    None, error_from_code(found.error_code, found.message or f"group {self.group!r}")
+                )
             else:
                 self._retry_at_ms = monotonic_ms() + RETRY_MS
 

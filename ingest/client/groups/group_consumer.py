@@ -414,4 +414,4 @@ def _check(body: OffsetCommitResponse) -> None:
     """Raise for the first partition that was refused."""
     for code in body.offsets:
         if code:
-            raise error_from_code(code, "a partition's offset was not committed")
+            raise error_from_code(code, body.message or "a partition's offset was not committed")

@@ -214,7 +214,9 @@ class Membership:
                 if not found.error_code:
                     self._coordinator = found.broker_id
                 elif not ErrorCode(found.error_code).retriable:
-                    self._member.failure = error_from_code(found.error_code, f"group {self._config.group!r}")
+                    self._member.failure = error_from_code(
+                        found.error_code, found.message or f"group {self._config.group!r}"
+                    )
 
         request = FindCoordinatorRequest([self._config.group])
         self._looking = cluster.send(ANY_BROKER, request, on_found, timeout_ms=LOOK_MS)

@@ -190,7 +190,7 @@ def test_a_compacted_topic_is_the_same_map_when_brokers_and_workers_are_killed_a
 ) -> None:
     with Trial(tree, random.randrange(10**9)) as trial:
         kills = {"broker": 0, "worker": 0}
-        for _ in range(60 if pytestconfig.getoption("--long") else 6):
+        for _ in range(60 if pytestconfig.getoption("--long") else 3):
             trial.producer.await_more(trial.dice.randint(20, 300))
             if trial.dice.random() < 0.6:
                 found = await_value(lambda: workers(tree), "a worker at work", 60, tree.log_tail)

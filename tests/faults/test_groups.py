@@ -208,11 +208,11 @@ def check(crowd: Crowd, ends: dict[int, int]) -> list[str]:
         if member.process.returncode not in (0, -signal.SIGTERM) and not member.killed_s
     ]
     by_generation: dict[tuple[int, int], set[int]] = defaultdict(set)
-    spells: dict[int, list[tuple[float, float, int]]] = defaultdict(list)  # from, until, member
+    spells: dict[int, list[tuple[float, float, int, int]]] = defaultdict(list)  # from, until, member, generation
     commits: dict[int, list[tuple[float, float, int, int]]] = defaultdict(list)  # asked, told, offset, member
     begins: list[tuple[float, int, int, int]] = []  # when assigned, partition, first offset read, member
     for number, member in enumerate(crowd.all):
-        held: dict[int, float] = {}
+        held: dict[int, tuple[float, int]] = {}
         fresh: dict[int, float] = {}
         for event in member.events():
             at_s = event["at_s"]
@@ -220,11 +220,13 @@ def check(crowd: Crowd, ends: dict[int, int]) -> list[str]:
                 case "assigned":
                     for partition in event["partitions"]:
                         by_generation[event["generation"], partition].add(number)
-                        held[partition] = fresh[partition] = at_s
+                        held[partition] = (at_s, event["generation"])
+                        fresh[partition] = at_s
                 case "revoked" | "lost":
                     for partition in event["partitions"]:
                         if partition in held:
-                            spells[partition].append((held.pop(partition), at_s, number))
+                            since_s, generation = held.pop(partition)
+                            spells[partition].append((since_s, at_s, number, generation))
                 case "read":
                     for partition, (first, _) in event["ranges"].items():
                         if (since_s := fresh.pop(int(partition), None)) is not None:
@@ -235,19 +237,23 @@ def check(crowd: Crowd, ends: dict[int, int]) -> list[str]:
                 case "refused":
                     if event["code"] not in STALE:
                         problems.append(f"member {number}: a commit was refused with {event['code']}")
-        for partition, since_s in held.items():
-            spells[partition].append((since_s, member.killed_s or float("inf"), number))
+        for partition, (since_s, generation) in held.items():
+            spells[partition].append((since_s, member.killed_s or float("inf"), number, generation))
     for (generation, partition), owners in by_generation.items():
         if len(owners) > 1:
             problems.append(f"generation {generation}: partition {partition} was given to members {owners}")
     for partition, found in spells.items():
         found.sort()
-        for (_, until_s, first), (since_s, _, second) in pairwise(found):
+        for (_, until_s, first, owned), (since_s, _, second, begun) in pairwise(found):
             if since_s >= until_s or first == second or crowd.all[first].killed_s:
                 continue
-            if not any(began_s < since_s < ended_s + LATE_S for began_s, ended_s in crowd.all[first].paused):
-                problems.append(f"partition {partition}: {second} began while {first} had it and was not late")
-            if any(since_s < asked_s <= until_s and who == first for asked_s, _, _, who in commits[partition]):
+            # one that was stopped before it took up what it was given does so when it wakes, and is told then
+            late = first if begun > owned else second
+            if not any(began_s < since_s < ended_s + LATE_S for began_s, ended_s in crowd.all[late].paused):
+                problems.append(f"partition {partition}: {second} began while {first} had it and {late} was not late")
+            if begun > owned and any(
+                since_s < asked_s <= until_s and who == first for asked_s, _, _, who in commits[partition]
+            ):
                 problems.append(f"partition {partition}: {first} committed after {second} had begun")
     for since_s, partition, offset, number in begins:
         committed = max((o for _, at_s, o, _ in commits[partition] if at_s < since_s), default=0)

@@ -80,13 +80,17 @@ class OffsetsRoom:
             return ListedOffset(0, -1, -1, epoch)
         return ListedOffset(0, max(at[0], log.start_offset), at[1], epoch)
 
+    def _refuses(self, peer: Peer, request: Request, count: int, count_max: int) -> bool:
+        """Refuse a request for too many partitions: others wait while it is answered."""
+        if count > count_max:
+            text = f"{count} partitions; one request may ask for {count_max}"
+            self._outbox.refuse(peer, request.correlation_id, ErrorCode.INVALID_REQUEST, text)
+        return count > count_max
+
     def epoch_ends(self, peer: Peer, request: Request) -> None:
         """Say where leader epochs end, by which readers see whether a log is still the one they read (KIP-320)."""
         body: OffsetForLeaderEpochRequest = request.body
-        count = len(body.partitions)
-        if count > EPOCH_END_PARTITIONS_MAX:
-            text = f"{count} partitions; one request may ask for {EPOCH_END_PARTITIONS_MAX}"
-            self._outbox.refuse(peer, request.correlation_id, ErrorCode.INVALID_REQUEST, text)
+        if self._refuses(peer, request, len(body.partitions), EPOCH_END_PARTITIONS_MAX):
             return
         ends = [self._epoch_end(item) for item in body.partitions]
         self._outbox.answer(peer, request.correlation_id, OffsetForLeaderEpochResponse(ends))
@@ -95,11 +99,7 @@ class OffsetsRoom:
         found = self._find(item.topic_id, item.partition)
         if isinstance(found, ErrorCode):
             return EpochEnd(int(found))
-        code = found.check_epoch(item.leader_epoch)
-        if not code and item.epoch < 0:
-            code = ErrorCode.INVALID_REQUEST
-        elif not code and not found.knows_its_end:
-            code = ErrorCode.OFFSET_NOT_AVAILABLE
+        code = _check(found, item.leader_epoch, item.epoch)
         if code:
             return EpochEnd(int(code))
         log = found.log
@@ -113,10 +113,7 @@ class OffsetsRoom:
     def offset_lag(self, peer: Peer, request: Request, wall_ms: int) -> None:
         """Say what readers at offsets have not read yet, as `Log.unread` finds it."""
         body: OffsetLagRequest = request.body
-        count = len(body.partitions)
-        if count > OFFSET_LAG_PARTITIONS_MAX:
-            text = f"{count} partitions; one request may ask for {OFFSET_LAG_PARTITIONS_MAX}"
-            self._outbox.refuse(peer, request.correlation_id, ErrorCode.INVALID_REQUEST, text)
+        if self._refuses(peer, request, len(body.partitions), OFFSET_LAG_PARTITIONS_MAX):
             return
         lags = [self._offset_lag(item, wall_ms) for item in body.partitions]
         self._outbox.answer(peer, request.correlation_id, OffsetLagResponse(lags))
@@ -125,11 +122,7 @@ class OffsetsRoom:
         found = self._find(item.topic_id, item.partition)
         if isinstance(found, ErrorCode):
             return OffsetLag(int(found))
-        code = found.check_epoch(item.leader_epoch)
-        if not code and item.offset < 0:
-            code = ErrorCode.INVALID_REQUEST
-        elif not code and not found.knows_its_end:
-            code = ErrorCode.OFFSET_NOT_AVAILABLE
+        code = _check(found, item.leader_epoch, item.offset)
         if code:
             return OffsetLag(int(code))
         log = found.log
@@ -169,3 +162,13 @@ class OffsetsRoom:
             self.trimmed[found] = None
             deleted.append(DeletedRecords(0, log.start_offset))
         self._outbox.answer(peer, request.correlation_id, DeleteRecordsResponse(deleted))
+
+
+def _check(found: Partition, leader_epoch: int, asked: int) -> ErrorCode:
+    """Tell why a leader says nothing about a number that has to be 0 or more, NONE if it does."""
+    code = found.check_epoch(leader_epoch)
+    if code:
+        return code
+    if asked < 0:
+        return ErrorCode.INVALID_REQUEST
+    return ErrorCode.NONE if found.knows_its_end else ErrorCode.OFFSET_NOT_AVAILABLE

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ingest.client.cluster import ANY_BROKER, Answered, Cluster, monotonic_ms
 from ingest.errors import ForebayError, TransportError
-from ingest.wire.codes import ErrorCode
+from ingest.wire.codes import OUTDATED
 from ingest.wire.message import Message
 from ingest.wire.messages import BrokerMetadata, PartitionMetadata, TopicMetadata
 
@@ -142,7 +142,7 @@ class Brokers:
 
     def outdated(self, code: int) -> None:
         """Take note that a broker's answer proved the metadata held here old."""
-        if code in _OUTDATED:
+        if code in OUTDATED:
             self._cluster.wait_for_newer(monotonic_ms())
             self._soon()
 
@@ -198,16 +198,3 @@ class Brokers:
 
 class NoConnection(TransportError):
     """Nothing was sent."""
-
-
-_OUTDATED = frozenset(
-    {
-        ErrorCode.UNKNOWN_TOPIC_OR_PARTITION,
-        ErrorCode.NOT_LEADER_OR_FOLLOWER,
-        ErrorCode.FENCED_LEADER_EPOCH,
-        ErrorCode.UNKNOWN_LEADER_EPOCH,
-        ErrorCode.UNKNOWN_TOPIC_ID,
-        ErrorCode.LEADER_NOT_AVAILABLE,
-        ErrorCode.OFFSET_NOT_AVAILABLE,
-    }
-)

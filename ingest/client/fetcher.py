@@ -31,7 +31,7 @@ from ingest.errors import (
 from ingest.log.reader import LocalLog, LogMoved
 from ingest.records.batch import Columns, decode_batch
 from ingest.records.header import BatchHeader, decode_header, verify_batch
-from ingest.wire.codes import ErrorCode, error_from_code
+from ingest.wire.codes import OUTDATED, ErrorCode, error_from_code
 from ingest.wire.messages import (
     EARLIEST_TIMESTAMP,
     LATEST_TIMESTAMP,
@@ -46,17 +46,6 @@ LOOK_UP_TIMEOUT_MS = 5_000
 FETCH_GRACE_MS = 5_000
 ENDS_MS = 1_000  # how often leaders are asked for the ends of logs that are read at followers
 SHARED_WAIT_MS = 50
-_REFRESH = frozenset(
-    {
-        ErrorCode.UNKNOWN_TOPIC_OR_PARTITION,
-        ErrorCode.NOT_LEADER_OR_FOLLOWER,
-        ErrorCode.FENCED_LEADER_EPOCH,
-        ErrorCode.UNKNOWN_LEADER_EPOCH,
-        ErrorCode.UNKNOWN_TOPIC_ID,
-        ErrorCode.LEADER_NOT_AVAILABLE,
-        ErrorCode.OFFSET_NOT_AVAILABLE,
-    }
-)
 
 
 class _Fault(NamedTuple):
@@ -237,7 +226,7 @@ class Fetcher:
     def _failed(self, source: int, code: int) -> None:
         now_ms = monotonic_ms()
         self._retry_at_ms[source] = now_ms + RETRY_MS
-        if code in _REFRESH:
+        if code in OUTDATED:
             self._cluster.wait_for_newer(now_ms)
 
     # ---- local -------------------------------------------------------------------------------------------------------

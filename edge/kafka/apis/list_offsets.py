@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections import defaultdict
+from functools import partial
 from typing import Any
 
 from edge.kafka.codec import Request
 from edge.kafka.context import Context
+from edge.kafka.leaders import Place, ask_leaders, current_epoch
 from ingest.client.offsets import first_at_or_after
 from ingest.errors import CorruptBatch, ForebayError, RemoteError
 from ingest.wire.codes import ErrorCode
@@ -17,68 +17,38 @@ from ingest.wire.messages import (
     ListedOffset,
     ListOffsetsPartition,
     ListOffsetsRequest,
+    PartitionMetadata,
+    TopicMetadata,
 )
 
 TIMEOUT_MS = 5_000
 MAX_TIMESTAMP = -3  # KIP-734: not served
 PARTITIONS_MAX = 200  # in one request to a broker
 
-Place = tuple[str, int]
-
 
 async def list_offsets(context: Context, request: Request) -> Any:
     """Ask the leaders."""
-    body = request.body
-    await context.brokers.known()
     outcomes: dict[Place, ListedOffset] = {}
-    by_leader: dict[int, list[tuple[Place, ListOffsetsPartition]]] = defaultdict(list)
-    for one in body.topics:
+    wanted = []
+    for one in request.body.topics:
         for item in one.partitions:
             place = (one.name, item.partition_index)
-            found = context.brokers.partition(*place)
             if item.timestamp <= MAX_TIMESTAMP:
                 outcomes[place] = ListedOffset(int(ErrorCode.UNSUPPORTED_VERSION))
-            elif found is None or found[1].leader < 0:
-                code = ErrorCode.UNKNOWN_TOPIC_OR_PARTITION if found is None else ErrorCode.LEADER_NOT_AVAILABLE
-                context.brokers.outdated(code)
-                outcomes[place] = ListedOffset(int(code))
             else:
-                topic, partition = found
-                epoch = item.current_leader_epoch
-                asked = ListOffsetsPartition(
-                    topic.topic_id,
-                    item.partition_index,
-                    item.timestamp,
-                    epoch if epoch >= 0 else partition.leader_epoch,
-                )
-                by_leader[partition.leader].append((place, asked))
-    portions = [
-        (leader, some[start : start + PARTITIONS_MAX])
-        for leader, some in by_leader.items()
-        for start in range(0, len(some), PARTITIONS_MAX)
-    ]
-    for answer in await asyncio.gather(*(_ask(context, leader, some) for leader, some in portions)):
-        outcomes.update(answer)
+                wanted.append((place, partial(_asked, item)))
+
+    async def ask(leader: int, items: list[ListOffsetsPartition]) -> list[ListedOffset]:
+        answer, _ = await context.brokers.ask(leader, ListOffsetsRequest(items), timeout_ms=TIMEOUT_MS)
+        return [await _refined(context, leader, *pair) for pair in zip(items, answer.partitions, strict=True)]
+
+    outcomes.update(await ask_leaders(context, wanted, ask, ListedOffset, items_max=PARTITIONS_MAX))
     return _response(request, outcomes)
 
 
-async def _ask(
-    context: Context, leader: int, some: list[tuple[Place, ListOffsetsPartition]]
-) -> dict[Place, ListedOffset]:
-    places = [place for place, _ in some]
-    try:
-        answer, _ = await context.brokers.ask(
-            leader, ListOffsetsRequest([item for _, item in some]), timeout_ms=TIMEOUT_MS
-        )
-    except ForebayError as error:
-        code = error.code if isinstance(error, RemoteError) else int(ErrorCode.NOT_LEADER_OR_FOLLOWER)
-        context.brokers.outdated(code)
-        return dict.fromkeys(places, ListedOffset(code))
-    outcomes = {}
-    for (place, wanted), found in zip(some, answer.partitions, strict=True):
-        context.brokers.outdated(found.error_code)
-        outcomes[place] = await _refined(context, leader, wanted, found)
-    return outcomes
+def _asked(item: Any, topic: TopicMetadata, partition: PartitionMetadata) -> ListOffsetsPartition:
+    epoch = current_epoch(item.current_leader_epoch, partition)
+    return ListOffsetsPartition(topic.topic_id, item.partition_index, item.timestamp, epoch)
 
 
 async def _refined(context: Context, leader: int, wanted: ListOffsetsPartition, found: ListedOffset) -> ListedOffset:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from functools import partial
 from typing import Any
 from uuid import UUID
 
 from edge.kafka.codec import Request
 from edge.kafka.context import Context
+from edge.kafka.leaders import ask_leaders
 from ingest.errors import ForebayError, RemoteError
 from ingest.wire.codes import ErrorCode
 from ingest.wire.message import Message
@@ -22,11 +22,14 @@ from ingest.wire.messages import (
     DeleteTopicsRequest,
     NewPartitions,
     NewTopic,
+    PartitionMetadata,
+    TopicMetadata,
     TopicResult,
 )
 
 NEWS_TIMEOUT_MS = 5_000
 TIMEOUT_MS_MAX = 60_000
+CUTS_MAX = 1_000  # in one request to a broker, whose header may take 64 KiB
 _CHOSEN = "brokers choose where replicas go; leave the assignment out, and reassign afterwards"
 
 
@@ -136,23 +139,15 @@ async def _changed(context: Context, asked: Message, names: Iterable[str], body:
 async def delete_records(context: Context, request: Request) -> Any:
     """Delete what lies below an offset."""
     body, response = request.body, request.api.response
-    await context.brokers.known()
-    outcomes: dict[tuple[str, int], DeletedRecords] = {}
-    by_leader: dict[int, list[tuple[tuple[str, int], DeleteRecordsPartition]]] = defaultdict(list)
-    for one in body.topics:
-        for item in one.partitions:
-            place = (one.name, item.partition_index)
-            found = context.brokers.partition(*place)
-            if found is None or found[1].leader < 0:
-                code = ErrorCode.UNKNOWN_TOPIC_OR_PARTITION if found is None else ErrorCode.LEADER_NOT_AVAILABLE
-                outcomes[place] = DeletedRecords(int(code))
-            else:
-                asked = DeleteRecordsPartition(found[0].topic_id, item.partition_index, item.offset)
-                by_leader[found[1].leader].append((place, asked))
     timeout_ms = min(max(body.timeout_ms, 1_000), TIMEOUT_MS_MAX)
-    answers = await asyncio.gather(*(_cut(context, leader, some, timeout_ms) for leader, some in by_leader.items()))
-    for answer in answers:
-        outcomes.update(answer)
+
+    async def ask(leader: int, items: list[DeleteRecordsPartition]) -> list[DeletedRecords]:
+        answer, _ = await context.brokers.ask(leader, DeleteRecordsRequest(items), timeout_ms=timeout_ms)
+        found: list[DeletedRecords] = answer.partitions
+        return found
+
+    wanted = [((one.name, item.partition_index), partial(_cut, item)) for one in body.topics for item in one.partitions]
+    outcomes = await ask_leaders(context, wanted, ask, DeletedRecords, items_max=CUTS_MAX)
     kind = response.DeleteRecordsTopicResult
     topics = [
         kind(
@@ -171,19 +166,5 @@ async def delete_records(context: Context, request: Request) -> Any:
     return response(throttle_time_ms=0, topics=topics)
 
 
-async def _cut(
-    context: Context,
-    leader: int,
-    some: Sequence[tuple[tuple[str, int], DeleteRecordsPartition]],
-    timeout_ms: int,
-) -> dict[tuple[str, int], DeletedRecords]:
-    places = [place for place, _ in some]
-    try:
-        answer, _ = await context.brokers.ask(
-            leader, DeleteRecordsRequest([item for _, item in some]), timeout_ms=timeout_ms
-        )
-    except ForebayError as error:
-        code = error.code if isinstance(error, RemoteError) else int(ErrorCode.NOT_LEADER_OR_FOLLOWER)
-        context.brokers.outdated(code)
-        return dict.fromkeys(places, DeletedRecords(code))
-    return dict(zip(places, answer.partitions, strict=True))
+def _cut(item: Any, topic: TopicMetadata, _: PartitionMetadata) -> DeleteRecordsPartition:
+    return DeleteRecordsPartition(topic.topic_id, item.partition_index, item.offset)

@@ -1,0 +1,81 @@
+"""Questions about partitions, put to their leaders, in portions that a request has room for."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Protocol, TypeVar
+
+from edge.kafka.context import Context
+from ingest.errors import ForebayError, RemoteError
+from ingest.wire.codes import ErrorCode
+from ingest.wire.messages import PartitionMetadata, TopicMetadata
+
+Place = tuple[str, int]  # topic and partition
+
+
+class Outcome(Protocol):
+    """What a leader answers of one partition."""
+
+    @property
+    def error_code(self) -> int: ...
+
+
+Item = TypeVar("Item")
+Answer = TypeVar("Answer", bound=Outcome)
+
+
+async def ask_leaders(
+    context: Context,
+    wanted: Iterable[tuple[Place, Callable[[TopicMetadata, PartitionMetadata], Item]]],
+    ask: Callable[[int, list[Item]], Awaitable[Sequence[Answer]]],
+    failed: Callable[[int], Answer],
+    *,
+    items_max: int,
+) -> dict[Place, Answer]:
+    """Return the outcome for each place.
+
+    Args:
+        wanted: Places, and how to ask about each once its leader is known.
+        ask: Ask a leader about some; one answer for each, in order.
+        failed: Makes an outcome of an error code, where there is no leader or it could not be asked.
+        items_max: How many a request may ask about.
+    """
+    await context.brokers.known()
+    outcomes: dict[Place, Answer] = {}
+    by_leader: dict[int, list[tuple[Place, Item]]] = defaultdict(list)
+    for place, make in wanted:
+        found = context.brokers.partition(*place)
+        if found is None or found[1].leader < 0:
+            code = ErrorCode.UNKNOWN_TOPIC_OR_PARTITION if found is None else ErrorCode.LEADER_NOT_AVAILABLE
+            context.brokers.outdated(code)
+            outcomes[place] = failed(int(code))
+        else:
+            by_leader[found[1].leader].append((place, make(*found)))
+
+    async def ask_some(leader: int, some: Sequence[tuple[Place, Item]]) -> dict[Place, Answer]:
+        places = [place for place, _ in some]
+        try:
+            answers = await ask(leader, [item for _, item in some])
+        except ForebayError as error:
+            code = error.code if isinstance(error, RemoteError) else int(ErrorCode.NOT_LEADER_OR_FOLLOWER)
+            context.brokers.outdated(code)
+            return dict.fromkeys(places, failed(code))
+        for answer in answers:
+            context.brokers.outdated(answer.error_code)
+        return dict(zip(places, answers, strict=True))
+
+    portions = [
+        ask_some(leader, some[start : start + items_max])
+        for leader, some in by_leader.items()
+        for start in range(0, len(some), items_max)
+    ]
+    for answered in await asyncio.gather(*portions):
+        outcomes.update(answered)
+    return outcomes
+
+
+def current_epoch(told: int, partition: PartitionMetadata) -> int:
+    """Return the leader epoch to ask under: what the client knows, or else what metadata says."""
+    return told if told >= 0 else partition.leader_epoch

@@ -16,6 +16,7 @@ from edge.kafka.codec import Request
 from edge.kafka.context import Context
 from edge.kafka.fetch_codec import FetchedRecords, encode_fetch
 from ingest.client.cluster import monotonic_ms
+from ingest.client.offsets import ITEMS_MAX
 from ingest.errors import CorruptBatch, ForebayError, RemoteError
 from ingest.records.header import decode_header, verify_batch
 from ingest.wire.codes import ErrorCode
@@ -102,17 +103,21 @@ def _resolve(context: Context, body: Any) -> tuple[list[_Wanted], dict[Place, Fe
     return wanted, outcomes
 
 
-def _by_leader(wanted: Iterable[_Wanted]) -> dict[int, list[_Wanted]]:
+def _by_leader(wanted: Iterable[_Wanted]) -> list[tuple[int, list[_Wanted]]]:
+    """Return leaders with what each is to be asked, in portions that a request has room for."""
     found: dict[int, list[_Wanted]] = defaultdict(list)
     for one in wanted:
         found[one.leader].append(one)
-    return found
+    return [
+        (leader, some[start : start + ITEMS_MAX])
+        for leader, some in found.items()
+        for start in range(0, len(some), ITEMS_MAX)
+    ]
 
 
 async def _read(context: Context, body: Any, wanted: Sequence[_Wanted]) -> dict[Place, FetchedRecords]:
     """Ask every leader for what there is now."""
-    groups = _by_leader(wanted)
-    answers = await asyncio.gather(*(_ask(context, body, leader, some) for leader, some in groups.items()))
+    answers = await asyncio.gather(*(_ask(context, body, leader, some) for leader, some in _by_leader(wanted)))
     return {place: outcome for answer in answers for place, outcome in answer.items()}
 
 
@@ -167,9 +172,7 @@ def _converted(data: memoryview) -> list[Buffer]:
 
 async def _await_news(context: Context, wanted: Sequence[_Wanted], left_ms: int) -> None:
     """Wait until some high watermark passes what the client has, or the time is over."""
-    bells = [
-        asyncio.ensure_future(_ring(context, leader, some, left_ms)) for leader, some in _by_leader(wanted).items()
-    ]
+    bells = [asyncio.ensure_future(_ring(context, leader, some, left_ms)) for leader, some in _by_leader(wanted)]
     if not bells:
         await asyncio.sleep(min(left_ms, AGAIN_MS) / 1000)
         return

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from edge.kafka.apis import fetch
 from edge.kafka.codec import APIS
 from edge.kafka.gateway import Gateway
 from ingest.wire.codes import ErrorCode
@@ -276,3 +277,30 @@ def test_what_is_no_request_ends_its_connection_alone(gateway: Gateway, data: by
     client.close()
     assert codes_in(before.ask(18, 0)) == {0}
     before.close()
+
+
+def test_more_partitions_of_a_leader_than_one_request_can_name_are_fetched(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = f"versions-{next(_names)}"
+    made = APIS[19].request.CreatableTopic(
+        name=name, num_partitions=6, replication_factor=1, assignments=[], configs=[]
+    )
+    assert codes_in(client.ask(19, 4, topics=[made], timeout_ms=5000, validate_only=False)) == {0}
+    kind = APIS[0].request.TopicProduceData
+    data = [kind.PartitionProduceData(index=number, records=bytes(built())) for number in range(6)]
+    produced = client.ask(0, 8, acks=-1, timeout_ms=5000, topic_data=[kind(name=name, partition_data=data)])
+    assert codes_in(produced) == {0}
+    monkeypatch.setattr(fetch, "ITEMS_MAX", 2)
+    fields = fields_of(1, 11, name)
+    (topic,) = fields["topics"]
+    topic.partitions = [
+        type(topic).FetchPartition(
+            partition=number, fetch_offset=0, partition_max_bytes=1 << 20, current_leader_epoch=-1, log_start_offset=-1
+        )
+        for number in range(6)
+    ]
+    (found,) = client.ask(1, 11, **fields).responses
+    assert [(item.partition_index, item.error_code, bool(item.records)) for item in found.partitions] == [
+        (number, 0, True) for number in range(6)
+    ]

@@ -1,4 +1,4 @@
-"""One produce run in a process of its own: `send`, `send_arrays`, or confluent-kafka against its mock cluster."""
+"""One produce run in a process of its own: `send`, `send_arrays`, or confluent-kafka, to its mock cluster or not."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def _send_arrays(
 
 
 def _confluent(
-    data_dir: str, topic: str, records: int, size: int, batch_size: int, acks: Any, compression: str
+    data_dir: str, topic: str, records: int, size: int, batch_size: int, acks: Any, compression: str, address: str = ""
 ) -> tuple[int, float, dict[str, Any]]:
     from confluent_kafka import Producer
 
@@ -88,8 +88,7 @@ def _confluent(
     keys = [b"device-%03d" % n for n in range(DEVICES)]
     producer = Producer(
         {
-            "bootstrap.servers": "mock",
-            "test.mock.num.brokers": 1,
+            **({"bootstrap.servers": address} if address else {"test.mock.num.brokers": 1}),
             "batch.size": batch_size,
             "batch.num.messages": 1_000_000,
             "acks": acks,

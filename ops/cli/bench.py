@@ -86,6 +86,18 @@ def mqtt(**options: Any) -> None:
 @bench.command()
 @_options(seconds=3.0)
 @click.option("--rate", default=1000, show_default=True, help="Records per second, for latency.")
+@click.option("--connections", default=100, show_default=True, help="That wait for records, for what idling costs.")
+@click.option("--compression", type=click.Choice(["none", "gzip", "snappy", "lz4", "zstd"]), default="none")
+def kafka(**options: Any) -> None:
+    """Kafka clients at the gateway, beside confluent-kafka at its own mock cluster."""
+    from ops.bench.kafka import bench_kafka
+
+    _print(bench_kafka(**options))
+
+
+@bench.command()
+@_options(seconds=3.0)
+@click.option("--rate", default=1000, show_default=True, help="Records per second, for latency.")
 def replication(**options: Any) -> None:
     """send() with acks=all and three copies beside acks=1 and one; latency with three copies."""
     from ops.bench.replication import bench_replication

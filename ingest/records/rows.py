@@ -23,6 +23,7 @@ from ingest.errors import CorruptBatch
 from ingest.limits import KIB, LIMITS, MIB
 from ingest.records.columns import Headers
 from ingest.records.header import BatchHeader
+from ingest.records.plain_rows import BASE_MAX, look_at_plain_rows
 
 if TYPE_CHECKING:
     from aiokafka.record.default_records import DefaultRecord, DefaultRecordBatch, DefaultRecordBatchBuilder
@@ -38,6 +39,7 @@ assert _KAFKA_HEADER.size == KAFKA_HEADER_SIZE
 
 RECORD_SIZE_MIN = 7  # of a record without key, value and headers: seven varints of one byte each
 _SIZE_MAX = 2**31 - 1
+_PLAIN_COUNT_MIN = 128  # fewer records are sooner taken one by one
 _UNCHECKED_BODY_BYTES = 1 * MIB  # a body up to here can't hold more than 512 Ki headers: 50 MB of objects at worst
 _UNCHECKED_RECORD_BYTES = 32 * KIB
 
@@ -103,8 +105,14 @@ def check_rows(body: Buffer, header: BatchHeader) -> CheckedRows:
         body, header: As for `decode_rows`.
     Raises:
         CorruptBatch: the records contradict themselves or the header.
-    Cost: one copy of the body, about 0.3 µs a record.
+    Cost: 0.1 µs a record; with headers one copy of the body, and about 0.4 µs.
     """
+    count, base_ms = header.record_count, header.base_timestamp_ms
+    room = min(memoryview(body).nbytes // RECORD_SIZE_MIN, LIMITS.batch_records_max)
+    if _PLAIN_COUNT_MIN <= count <= room and abs(base_ms) < BASE_MAX:
+        plain = look_at_plain_rows(body, count)
+        if plain is not None:
+            return CheckedRows(max(-1, base_ms + plain.largest_delta), plain.keyless)
     latest, keyless = -1, 0
     for expected, record in enumerate(_walk(body, header)):
         if record.offset != expected:

@@ -6,7 +6,7 @@ import random
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ingest.errors import CorruptBatch
@@ -72,14 +72,16 @@ def test_runs_of_one_size_and_many_sizes(count: int, size: int | None) -> None:
         varint(-1) + b"\0\0\0\1\1\0",
         varint(2**33) + b"\0\0\0\1\1\0",
         record(b"\0\0\0\1\1\0")[:-1],
+        record(b"\x80\0\0\1\1\0"),
         record(b"\0\0\0\1\1"),
     ],
-    ids=range(15),
+    ids=range(16),
 )
 def test_what_is_unusual_is_left_alone(body: bytes) -> None:
     assert look_at_plain_rows(body, 1) is None
 
 
+@settings(max_examples=500)
 @given(st.integers(0, 2**32), st.integers(1, 6), st.booleans())
 def test_what_it_takes_a_reader_reads(seed: int, changes: int, same_size: bool) -> None:
     found = made(30, 20 if same_size else None)

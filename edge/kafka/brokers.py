@@ -146,10 +146,10 @@ class Brokers:
             self._cluster.wait_for_newer(monotonic_ms())
             self._soon()
 
-    def is_local(self, broker_id: int) -> bool:
-        """Tell whether a broker runs on this machine."""
+    def local(self, broker_id: int) -> BrokerMetadata | None:
+        """Return a broker if it runs on this machine."""
         broker = self._cluster.brokers.get(broker_id)
-        return broker is not None and self._cluster.is_local(broker)
+        return broker if broker is not None and self._cluster.is_local(broker) else None
 
     def _on_metadata(self) -> None:
         waiting, self._news = self._news, []

@@ -102,6 +102,7 @@ APIS = {
     )
 }
 PRODUCE = int(producer.ProduceRequest.API_KEY)
+FETCH = int(consumer.FetchRequest.API_KEY)
 API_VERSIONS = int(metadata.ApiVersionsRequest.API_KEY)
 
 

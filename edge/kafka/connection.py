@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 import structlog
 
 from edge.kafka.apis.metadata import api_versions
-from edge.kafka.codec import API_VERSIONS, PRODUCE, Head, Request, decode_head, decode_request, encode_response
+from edge.kafka.codec import API_VERSIONS, FETCH, PRODUCE, Head, Request, decode_head, decode_request, encode_response
 from edge.kafka.codec import unsupported_version as _unsupported
 from edge.kafka.context import Context
 from edge.kafka.fields import Malformed
@@ -54,6 +54,7 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._context: Context | None = None
         self._parser: FrameParser | None = None
+        self._waiting: deque[memoryview] = deque()
         self._under_way: deque[asyncio.Task[Sequence[Buffer]]] = deque()
         self._reading = True
         self._can_write = True
@@ -79,6 +80,7 @@ class Connection(asyncio.Protocol):
         for task in self._under_way:
             task.cancel()
         self._under_way.clear()
+        self._waiting.clear()
         self._transport = None
         self._gateway.left(self)
 
@@ -88,7 +90,7 @@ class Connection(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._can_write = True
-        self._regulate()
+        self._advance()
 
     def _malformed(self, error: Exception) -> None:
         self._gateway.counters.malformed += 1
@@ -99,14 +101,24 @@ class Connection(asyncio.Protocol):
         assert self._context is not None
         if frame.nbytes > self._context.config.other_bytes_max and decode_head(frame).api_key != PRODUCE:
             raise Malformed(f"a request of {frame.nbytes} bytes that is no Produce")
-        self._gateway.counters.requests += 1
+        self._waiting.append(frame)
+        self._advance()
+
+    def _advance(self) -> None:
+        """Begin with what has come. A Fetch, whose answer may be large, waits until all before it is sent."""
         loop = asyncio.get_running_loop()
-        if frame.nbytes > INLINE_BYTES_MAX and decode_head(frame).api_key != PRODUCE:
-            task = loop.create_task(self._serve_large(frame))
-        else:
-            task = loop.create_task(self._serve(decode_request(frame)))
-        self._under_way.append(task)
-        task.add_done_callback(self._done)
+        while self._waiting and len(self._under_way) < REQUESTS_MAX:
+            head = decode_head(self._waiting[0])
+            if head.api_key == FETCH and (self._under_way or not self._can_write):
+                break
+            frame = self._waiting.popleft()
+            self._gateway.counters.requests += 1
+            if frame.nbytes > INLINE_BYTES_MAX and head.api_key != PRODUCE:
+                task = loop.create_task(self._serve_large(frame))
+            else:
+                task = loop.create_task(self._serve(decode_request(frame)))
+            self._under_way.append(task)
+            task.add_done_callback(self._done)
         self._regulate()
 
     async def _serve_large(self, frame: memoryview) -> Sequence[Buffer]:
@@ -146,11 +158,14 @@ class Connection(asyncio.Protocol):
                 parts = task.result()
                 if parts:
                     self._transport.writelines(parts)  # type: ignore[arg-type]
-        self._regulate()
+        try:
+            self._advance()
+        except Malformed as error:
+            self._malformed(error)
 
     def _regulate(self) -> None:
         """Read the socket, or not, by what is under way and what the client has not read."""
-        wanted = len(self._under_way) < REQUESTS_MAX and self._can_write
+        wanted = len(self._under_way) + len(self._waiting) < REQUESTS_MAX and self._can_write
         if wanted == self._reading or self._transport is None or self._transport.is_closing():
             return
         self._reading = wanted
@@ -161,5 +176,6 @@ class Connection(asyncio.Protocol):
 
     def close(self) -> None:
         """Close once what was answered is sent."""
+        self._waiting.clear()
         if self._transport is not None:
             self._transport.close()

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from edge.kafka.brokers import Brokers
 from edge.kafka.config import KafkaConfig
 from edge.kafka.coordinators import Coordinators
+from edge.kafka.doorbells import Doorbells
+from edge.kafka.local_logs import LocalLogs
 
 
 @dataclass(slots=True)
@@ -23,6 +25,8 @@ class Context:
 
     brokers: Brokers
     coordinators: Coordinators
+    logs: LocalLogs
+    doorbells: Doorbells
     config: KafkaConfig
     host: str
     port: int

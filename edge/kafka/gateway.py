@@ -15,6 +15,8 @@ from edge.kafka.config import KafkaConfig
 from edge.kafka.connection import Connection
 from edge.kafka.context import Context
 from edge.kafka.coordinators import Coordinators
+from edge.kafka.doorbells import Doorbells
+from edge.kafka.local_logs import LocalLogs
 from edge.kafka.stats import Counters, KafkaStats
 from edge.role import OnFailed, run_role
 from ingest.errors import ConfigError
@@ -42,6 +44,8 @@ class Gateway:
         self._loop = loop
         self._brokers = Brokers(config.bootstrap, loop, client_id="kafka-gateway")
         self._coordinators = Coordinators(self._brokers)
+        self._logs = LocalLogs(self._brokers)
+        self._doorbells = Doorbells(self._brokers, loop)
         self._connections: set[Connection] = set()
         self._servers: list[asyncio.Server] = []
         self._ports: dict[int, int] = {}
@@ -109,6 +113,7 @@ class Gateway:
     def close(self) -> None:
         """Close the connections to brokers."""
         self.decoding.shutdown(wait=False, cancel_futures=True)
+        self._doorbells.close()
         self._brokers.close()
 
     def stats(self) -> KafkaStats:
@@ -133,6 +138,8 @@ class Gateway:
         return Context(
             self._brokers,
             self._coordinators,
+            self._logs,
+            self._doorbells,
             config,
             config.advertised_host or here[0],
             self.port + moved,

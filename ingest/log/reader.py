@@ -30,7 +30,7 @@ class LocalLog:
     """One partition as its leader on this machine keeps it. Thread: one at a time.
 
     Attributes:
-        high_watermark: As the last read found it, -1 before.
+        high_watermark, log_start: As the last read found them, -1 before.
 
     Only offsets below the high watermark are read, and only bytes whose CRC and epoch were checked. Whether an offset
     is out of range is the leader's to say: here it is `LogMoved`.
@@ -65,7 +65,7 @@ class LocalLog:
         self._generation = -1
         self._maps: dict[int, SegmentMap] = {}
         self._bases: list[int] = []
-        self.high_watermark = -1
+        self.high_watermark = self.log_start = -1
         self._next: tuple[int, SegmentMap, int] | None = None  # offset, map and position where the last read ended
         marks = self.marks()
         self._incarnation, self._generation = marks.incarnation, marks.generation
@@ -113,6 +113,7 @@ class LocalLog:
         with _BEFORE_DATA:  # an acquire barrier: no load of data may have gone before that of the marks (arm64)
             pass
         end = self.high_watermark = marks.high_watermark
+        self.log_start = marks.log_start
         if offset == end:
             return []
         if not marks.log_start <= offset < end:

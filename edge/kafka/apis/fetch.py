@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from edge.kafka.batches import to_kafka
-from edge.kafka.brokers import NoConnection
 from edge.kafka.codec import Request
 from edge.kafka.context import Context
+from edge.kafka.doorbell import Watched
 from edge.kafka.fetch_codec import FetchedRecords, encode_fetch
 from ingest.client.cluster import monotonic_ms
 from ingest.client.offsets import ITEMS_MAX
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 WAIT_MS_MAX = 30_000
 GRACE_MS = 2_000
-AGAIN_MS = 20  # before a leader that is away or new is asked again
+RECORDS_BYTES_MAX = 55 << 20  # in one answer; Kafka's fetch.max.bytes of brokers
 
 
 class _Wanted(NamedTuple):
@@ -35,6 +35,7 @@ class _Wanted(NamedTuple):
 
     topic: str
     leader: int
+    leader_epoch: int
     item: FetchPartition
 
 
@@ -57,12 +58,14 @@ async def fetch(context: Context, request: Request) -> list[Buffer]:
     deadline_ms = monotonic_ms() + min(max(body.max_wait_ms, 0), WAIT_MS_MAX)
     while True:
         wanted, outcomes = _resolve(context, body)
-        outcomes.update(await _read(context, body, wanted))
-        left_ms = deadline_ms - monotonic_ms()
+        await _read(context, body, wanted, outcomes)
         size = sum(memoryview(part).nbytes for outcome in outcomes.values() for part in outcome.records)
-        if size >= body.min_bytes or left_ms <= 0 or any(_is_news(outcome) for outcome in outcomes.values()):
-            return encode_fetch(_by_topic(body, outcomes), **say)
-        await _await_news(context, wanted, left_ms)
+        if size >= body.min_bytes or any(_is_news(outcome) for outcome in outcomes.values()):
+            break
+        left_ms = deadline_ms - monotonic_ms()
+        if left_ms <= 0 or not await context.doorbells.wait(_watched(wanted, outcomes), left_ms / 1000):
+            break
+    return encode_fetch(_by_topic(body, outcomes), **say)
 
 
 def _is_news(outcome: FetchedRecords) -> bool:
@@ -99,7 +102,7 @@ def _resolve(context: Context, body: Any) -> tuple[list[_Wanted], dict[Place, Fe
                 epoch if epoch >= 0 else partition.leader_epoch,
                 item.last_fetched_epoch,
             )
-            wanted.append(_Wanted(one.topic, partition.leader, asked))
+            wanted.append(_Wanted(one.topic, partition.leader, partition.leader_epoch, asked))
     return wanted, outcomes
 
 
@@ -115,14 +118,34 @@ def _by_leader(wanted: Iterable[_Wanted]) -> list[tuple[int, list[_Wanted]]]:
     ]
 
 
-async def _read(context: Context, body: Any, wanted: Sequence[_Wanted]) -> dict[Place, FetchedRecords]:
-    """Ask every leader for what there is now."""
-    answers = await asyncio.gather(*(_ask(context, body, leader, some) for leader, some in _by_leader(wanted)))
-    return {place: outcome for answer in answers for place, outcome in answer.items()}
+async def _read(context: Context, body: Any, wanted: Sequence[_Wanted], outcomes: dict[Place, FetchedRecords]) -> None:
+    """Find what there is now: in the maps of leaders on this machine, elsewhere by asking.
+
+    Each leader has a share of the bytes that may be answered, by its partitions: none keeps another waiting.
+    """
+    share = min(max(body.max_bytes, 1), RECORDS_BYTES_MAX) // max(1, len(wanted))
+    mapped: list[_Wanted] = []
+    asked: list[_Wanted] = []
+    for one in wanted:
+        (mapped if context.logs.has(one.leader, one.leader_epoch, one.item) else asked).append(one)
+    left = max(1, share * len(mapped))
+    for one in mapped:
+        found = context.logs.read(one.item, left)
+        if found is None:
+            asked.append(one)
+            continue
+        records = [part for header, batch in found.batches for part in to_kafka(batch, header)]
+        left -= sum(batch.nbytes for _, batch in found.batches)
+        number = one.item.partition
+        outcomes[one.topic, number] = FetchedRecords(number, 0, found.high_watermark, found.log_start, records=records)
+    portions = _by_leader(asked)
+    answers = await asyncio.gather(*(_ask(context, share * len(some), leader, some) for leader, some in portions))
+    for answer in answers:
+        outcomes.update(answer)
 
 
-async def _ask(context: Context, body: Any, leader: int, some: Sequence[_Wanted]) -> dict[Place, FetchedRecords]:
-    asked = FetchRequest(0, 1, max(1, body.max_bytes), [one.item for one in some])
+async def _ask(context: Context, bytes_max: int, leader: int, some: Sequence[_Wanted]) -> dict[Place, FetchedRecords]:
+    asked = FetchRequest(0, 1, max(1, bytes_max), [one.item for one in some])
     try:
         answer, payload = await context.brokers.ask(leader, asked, timeout_ms=GRACE_MS)
     except ForebayError as error:
@@ -132,6 +155,7 @@ async def _ask(context: Context, body: Any, leader: int, some: Sequence[_Wanted]
     outcomes = {}
     for one, item in zip(some, answer.partitions, strict=True):
         context.brokers.outdated(item.error_code)
+        context.logs.learn(leader, item)
         outcomes[one.topic, item.partition] = _outcome(item, payload)
     return outcomes
 
@@ -170,29 +194,20 @@ def _converted(data: memoryview) -> list[Buffer]:
     return records
 
 
-async def _await_news(context: Context, wanted: Sequence[_Wanted], left_ms: int) -> None:
-    """Wait until some high watermark passes what the client has, or the time is over."""
-    bells = [asyncio.ensure_future(_ring(context, leader, some, left_ms)) for leader, some in _by_leader(wanted)]
-    if not bells:
-        await asyncio.sleep(min(left_ms, AGAIN_MS) / 1000)
-        return
-    try:
-        await asyncio.wait(bells, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for bell in bells:
-            bell.cancel()
-
-
-async def _ring(context: Context, leader: int, some: Sequence[_Wanted], left_ms: int) -> None:
-    items = [
-        FetchPartition(one.item.topic_id, one.item.partition, one.item.offset, 0, one.item.leader_epoch) for one in some
+def _watched(wanted: Iterable[_Wanted], outcomes: Mapping[Place, FetchedRecords]) -> list[tuple[int, Watched]]:
+    """Return beyond which offsets there would be more than was found now."""
+    return [
+        (
+            one.leader,
+            Watched(
+                one.item.topic_id,
+                one.item.partition,
+                max(one.item.offset, outcomes[one.topic, one.item.partition].high_watermark),
+                one.item.leader_epoch,
+            ),
+        )
+        for one in wanted
     ]
-    try:
-        await context.brokers.ask(leader, FetchRequest(left_ms, 1, 0, items), timeout_ms=left_ms + GRACE_MS)
-    except NoConnection:
-        await asyncio.sleep(AGAIN_MS / 1000)
-    except ForebayError:
-        return
 
 
 def _by_topic(body: Any, outcomes: dict[Place, FetchedRecords]) -> list[tuple[str, list[FetchedRecords]]]:

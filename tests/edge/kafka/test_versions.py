@@ -6,6 +6,7 @@ import itertools
 import socket
 import struct
 import time
+from collections import deque
 from typing import Any
 
 import pytest
@@ -20,39 +21,51 @@ _names = itertools.count()
 
 
 class Client:
-    """One connection that sends one request at a time."""
+    """One connection; answers come in the order of the requests."""
 
     def __init__(self, port: int) -> None:
         self._socket = socket.create_connection(("127.0.0.1", port), timeout=20)
-        self._ids = itertools.count(1)
+        self._numbers = itertools.count(1)
+        self._begun: deque[int] = deque()
+        self._data = b""
 
     def send(self, data: bytes) -> None:
         self._socket.sendall(data)
 
     def receive(self) -> bytes:
         """Return one frame without its size; empty: the connection was closed."""
-        data = b""
-        while len(data) < 4 or len(data) < 4 + struct.unpack(">i", data[:4])[0]:
+        while len(self._data) < 4 or len(self._data) < 4 + struct.unpack_from(">i", self._data)[0]:
             try:
                 more = self._socket.recv(1 << 16)
             except ConnectionResetError:
                 return b""
             if not more:
                 return b""
-            data += more
-        return data[4:]
+            self._data += more
+        end = 4 + struct.unpack_from(">i", self._data)[0]
+        frame, self._data = self._data[4:end], self._data[end:]
+        return frame
 
-    def ask(self, key: int, version: int, /, **fields: Any) -> Any:
-        api = APIS[key]
-        number = next(self._ids)
-        request = api.request(**fields)
+    def begin(self, key: int, version: int, /, **fields: Any) -> None:
+        """Send a request."""
+        number = next(self._numbers)
+        request = APIS[key].request(**fields)
         request.API_VERSION = version
         request.with_header(correlation_id=number, client_id="test")
         self.send(bytes(request.encode(header=True, framed=True)))
+        self._begun.append(number)
+
+    def end(self, key: int, version: int) -> Any:
+        """Return the next answer."""
         frame = self.receive()
-        assert struct.unpack_from(">i", frame) == (number,)
-        flexible = key != 18 and api.response.flexible_version_q(version)
-        return api.response.decode(frame[5 if flexible else 4 :], version=version)
+        assert struct.unpack_from(">i", frame) == (self._begun.popleft(),)
+        response = APIS[key].response
+        flexible = key != 18 and response.flexible_version_q(version)
+        return response.decode(frame[5 if flexible else 4 :], version=version)
+
+    def ask(self, key: int, version: int, /, **fields: Any) -> Any:
+        self.begin(key, version, **fields)
+        return self.end(key, version)
 
     def close(self) -> None:
         self._socket.close()

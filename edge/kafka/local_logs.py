@@ -1,0 +1,95 @@
+"""The logs of leaders on this machine, read where they are mapped: no broker on the path, no copy."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from edge.kafka.brokers import Brokers
+from ingest.errors import ForebayError
+from ingest.log.reader import LocalLog
+from ingest.records.header import BatchHeader
+from ingest.wire.messages import FetchedPartition, FetchPartition
+
+LOGS_MAX = 256  # open at once: five descriptors each at the most
+
+Place = tuple[bytes, int]
+
+
+class Mapped(NamedTuple):
+    """What a map holds of a partition from an offset on; `batches` are views of it, whose CRCs were checked."""
+
+    high_watermark: int
+    log_start: int
+    batches: Sequence[tuple[BatchHeader, memoryview]]
+
+
+class _Log(NamedTuple):
+    leader: int
+    leader_epoch: int
+    log: LocalLog
+
+
+class LocalLogs:
+    """Maps of partitions, the last used ones kept. Thread: the loop's.
+
+    Where a partition's row on its leader's state page is, an answer of the leader tells; what the map can't tell is
+    asked of the leader too, which knows where the log begins and ends, and what of it is damaged.
+    """
+
+    def __init__(self, brokers: Brokers) -> None:
+        self._brokers = brokers
+        self._logs: OrderedDict[Place, _Log] = OrderedDict()
+
+    def learn(self, leader: int, item: FetchedPartition) -> None:
+        """Take note of what a leader's answer tells, if it is on this machine."""
+        broker = self._brokers.local(leader)
+        place = (item.topic_id, item.partition)
+        if item.error_code or item.row < 0 or broker is None:
+            return
+        known = self._logs.get(place)
+        if known is not None and (known.leader, known.leader_epoch) == (leader, item.leader_epoch):
+            return
+        try:
+            log = LocalLog(
+                Path(broker.log_dir), Path(broker.page_path), item.row, *place, leader_epoch=item.leader_epoch
+            )
+        except (ForebayError, OSError):
+            return  # it has moved, or these are another user's files
+        self._logs[place] = _Log(leader, item.leader_epoch, log)
+        if len(self._logs) > LOGS_MAX:
+            self._logs.popitem(last=False)
+
+    def has(self, leader: int, leader_epoch: int, item: FetchPartition) -> bool:
+        """Tell whether a partition can be read here: mapped, under the epoch that metadata and the client know.
+
+        What was read under an older epoch may not be in the log any more: that is the leader's to tell.
+        """
+        log = self._logs.get((item.topic_id, item.partition))
+        return (
+            log is not None
+            and log.leader == leader
+            and log.leader_epoch == leader_epoch == item.leader_epoch
+            and item.last_epoch in (-1, leader_epoch)
+        )
+
+    def read(self, item: FetchPartition, bytes_max: int) -> Mapped | None:
+        """Return what there is from an offset on: one batch at least if there are any; None: ask the leader.
+
+        Args:
+            bytes_max: Beside the partition's own; where none are left only marks come.
+        """
+        place = (item.topic_id, item.partition)
+        log = self._logs[place].log
+        try:
+            if bytes_max <= 0:
+                marks = log.marks()
+                return Mapped(marks.high_watermark, marks.log_start, [])
+            batches = log.read(item.offset, min(bytes_max, item.max_bytes))
+        except (ForebayError, OSError):
+            del self._logs[place]
+            return None
+        self._logs.move_to_end(place)
+        return Mapped(log.high_watermark, log.log_start, batches)

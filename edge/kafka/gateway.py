@@ -44,7 +44,7 @@ class Gateway:
         self._loop = loop
         self._brokers = Brokers(config.bootstrap, loop, client_id="kafka-gateway")
         self._coordinators = Coordinators(self._brokers)
-        self._logs = LocalLogs(self._brokers)
+        self._logs = LocalLogs(self._brokers, loop)
         self._doorbells = Doorbells(self._brokers, loop)
         self._connections: set[Connection] = set()
         self._servers: list[asyncio.Server] = []
@@ -114,6 +114,7 @@ class Gateway:
         """Close the connections to brokers."""
         self.decoding.shutdown(wait=False, cancel_futures=True)
         self._doorbells.close()
+        self._logs.close()
         self._brokers.close()
 
     def stats(self) -> KafkaStats:

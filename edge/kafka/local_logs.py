@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +16,7 @@ from ingest.records.header import BatchHeader
 from ingest.wire.messages import FetchedPartition, FetchPartition
 
 LOGS_MAX = 256  # open at once: five descriptors each at the most
+LOADS_MAX = 2  # from disk, at once
 
 Place = tuple[bytes, int]
 
@@ -39,8 +42,10 @@ class LocalLogs:
     asked of the leader too, which knows where the log begins and ends, and what of it is damaged.
     """
 
-    def __init__(self, brokers: Brokers) -> None:
+    def __init__(self, brokers: Brokers, loop: asyncio.AbstractEventLoop) -> None:
         self._brokers = brokers
+        self._loop = loop
+        self._loading = ThreadPoolExecutor(LOADS_MAX, thread_name_prefix="kafka-load")
         self._logs: OrderedDict[Place, _Log] = OrderedDict()
 
     def learn(self, leader: int, item: FetchedPartition) -> None:
@@ -67,7 +72,10 @@ class LocalLogs:
 
         What was read under an older epoch may not be in the log any more: that is the leader's to tell.
         """
-        log = self._logs.get((item.topic_id, item.partition))
+        place = (item.topic_id, item.partition)
+        log = self._logs.get(place)
+        if log is not None:
+            self._logs.move_to_end(place)
         return (
             log is not None
             and log.leader == leader
@@ -75,7 +83,7 @@ class LocalLogs:
             and item.last_epoch in (-1, leader_epoch)
         )
 
-    def read(self, item: FetchPartition, bytes_max: int) -> Mapped | None:
+    async def read(self, item: FetchPartition, bytes_max: int) -> Mapped | None:
         """Return what there is from an offset on: one batch at least if there are any; None: ask the leader.
 
         Args:
@@ -87,9 +95,15 @@ class LocalLogs:
             if bytes_max <= 0:
                 marks = log.marks()
                 return Mapped(marks.high_watermark, marks.log_start, [])
-            batches = log.read(item.offset, min(bytes_max, item.max_bytes))
+            size = min(bytes_max, item.max_bytes)
+            load = log.cold(item.offset, size)
+            if load is not None:
+                await self._loop.run_in_executor(self._loading, load)
+            batches = log.read(item.offset, size)
         except (ForebayError, OSError):
-            del self._logs[place]
+            self._logs.pop(place, None)
             return None
-        self._logs.move_to_end(place)
         return Mapped(log.high_watermark, log.log_start, batches)
+
+    def close(self) -> None:
+        self._loading.shutdown(wait=False, cancel_futures=True)

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from ingest.log.names import LOG, file_name
 
+_LOOK_BYTES = 1 << 16
+_LOAD_BYTES = 1 << 20
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -60,6 +62,24 @@ class SegmentMap(GrowingMap):
     def __init__(self, directory: Path, base_offset: int) -> None:
         super().__init__(directory / file_name(base_offset, LOG))
         self.base_offset = base_offset
+
+    def is_cached(self, position: int, size: int) -> bool:
+        """Tell whether a part of the file is in memory, by a byte of every 64 KiB; True where that can't be known."""
+        byte = bytearray(1)
+        try:
+            for at in range(position, min(position + size, len(self.view)), _LOOK_BYTES):
+                os.preadv(self._fd, [byte], at, os.RWF_NOWAIT)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+        return True
+
+    def load(self, position: int, size: int) -> None:
+        """Read a part of the file into memory. Thread: any; without the GIL while the disk works."""
+        end = min(position + size, len(self.view))
+        while position < end:
+            position += len(os.pread(self._fd, min(_LOAD_BYTES, end - position), position)) or _LOAD_BYTES
 
 
 class PageMap(GrowingMap):

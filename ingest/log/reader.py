@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import threading
 from bisect import bisect_right
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from ingest.errors import CorruptBatch, ForebayError, LogTruncation
@@ -166,6 +168,21 @@ class LocalLog:
                 break
         self._next = (offset, segment, position)
         return batches
+
+    def cold(self, offset: int, max_bytes: int) -> Callable[[], None] | None:
+        """Return what to call in a thread before `read`, None if what that reads is in memory already.
+
+        A fault of a mapped page holds the GIL while the disk works, so that it stops the whole process; pread doesn't.
+        Where the file system does not tell what is in memory, all is taken to be.
+
+        Raises:
+            as `read`.
+        """
+        marks = self.marks()
+        if not marks.log_start <= offset < marks.high_watermark:
+            return None
+        segment, position = self._find(offset, marks)
+        return None if segment.is_cached(position, max_bytes) else partial(segment.load, position, max_bytes)
 
     def close(self) -> None:
         """Drop the maps; views handed out stay valid."""

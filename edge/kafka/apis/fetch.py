@@ -130,7 +130,7 @@ async def _read(context: Context, body: Any, wanted: Sequence[_Wanted], outcomes
         (mapped if context.logs.has(one.leader, one.leader_epoch, one.item) else asked).append(one)
     left = max(1, share * len(mapped))
     for one in mapped:
-        found = context.logs.read(one.item, left)
+        found = await context.logs.read(one.item, left)
         if found is None:
             asked.append(one)
             continue
@@ -138,6 +138,8 @@ async def _read(context: Context, body: Any, wanted: Sequence[_Wanted], outcomes
         left -= sum(batch.nbytes for _, batch in found.batches)
         number = one.item.partition
         outcomes[one.topic, number] = FetchedRecords(number, 0, found.high_watermark, found.log_start, records=records)
+    if not asked:
+        return
     portions = _by_leader(asked)
     answers = await asyncio.gather(*(_ask(context, share * len(some), leader, some) for leader, some in portions))
     for answer in answers:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from edge.kafka.gateway import Gateway
 from edge.kafka.local_logs import LocalLogs
 from ingest import Admin, Producer
+from ingest.log.mapping import SegmentMap
 from ingest.wire.messages import FetchRequest
 from tests.cluster import Cluster
 from tests.edge.kafka.test_versions import Client, fields_of
@@ -206,3 +208,15 @@ def test_answers_come_in_the_order_of_requests(client: Client, cluster: Cluster)
     for key, version in ((1, 11), (18, 0), (1, 11), (18, 0)):
         client.end(key, version)
     assert time.monotonic() - start > 0.55, "the second Fetch began when the first was answered"
+
+
+def test_what_is_not_in_memory_is_loaded_beside_the_loop(
+    client: Client, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    topic = filled(cluster, "fetch-cold")
+    expected = bytes(read(client, topic, fetch_offset=10).records)
+    loaded: list[str] = []
+    monkeypatch.setattr(SegmentMap, "is_cached", lambda *_: bool(loaded))
+    monkeypatch.setattr(SegmentMap, "load", lambda *_: loaded.append(threading.current_thread().name))
+    assert bytes(read(client, topic, fetch_offset=10).records) == expected
+    assert [name.startswith("kafka-load") for name in loaded] == [True]

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 WAIT_MS_MAX = 1_000
 RETRY_MS = 20
 METADATA_TIMEOUT_MS = 5_000
+DEAD_GRACE_MS = 300  # for an answer that is on its way
 
 
 class Brokers:
@@ -34,6 +35,7 @@ class Brokers:
         self._cluster = Cluster(bootstrap, client_id=client_id, all_topics=True)
         self._cluster.on_metadata = self._on_metadata
         self._news: list[asyncio.Future[None]] = []
+        self._asked: dict[asyncio.Future[Answered], int] = {}  # which broker
         self._fds: set[int] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._due = False
@@ -58,8 +60,11 @@ class Brokers:
 
         Raises:
             RemoteError: it refused.
-            TransportError: there is no connection, or no answer came: where it was sent the outcome is unknown.
+            TransportError: there is no connection, or no answer came: where it was sent the outcome is unknown. One
+                that the cluster holds for dead is not waited for: it may stand still with its connections open.
         """
+        if self._is_dead(broker_id):
+            raise NoConnection(f"broker {broker_id} is not alive")
         answered: asyncio.Future[Answered] = self._loop.create_future()
 
         def on_done(outcome: Answered) -> None:
@@ -71,7 +76,11 @@ class Brokers:
         ):
             raise NoConnection(f"no connection to broker {broker_id}")
         self._soon()
-        outcome = await answered
+        self._asked[answered] = broker_id
+        try:
+            outcome = await answered
+        finally:
+            del self._asked[answered]
         if outcome.error is not None:
             raise outcome.error
         return outcome.body, outcome.payload
@@ -151,11 +160,18 @@ class Brokers:
         broker = self._cluster.brokers.get(broker_id)
         return broker if broker is not None and self._cluster.is_local(broker) else None
 
+    def _is_dead(self, broker_id: int) -> bool:
+        broker = self._cluster.brokers.get(broker_id)
+        return broker is not None and not broker.alive
+
     def _on_metadata(self) -> None:
         waiting, self._news = self._news, []
         for news in waiting:
             if not news.done():
                 news.set_result(None)
+        for answered, broker_id in self._asked.items():
+            if self._is_dead(broker_id):
+                self._loop.call_later(DEAD_GRACE_MS / 1000, _give_up, answered, broker_id)
 
     # ---- the loop ----------------------------------------------------------------------------------------------------
 
@@ -194,6 +210,11 @@ class Brokers:
         if self._timer is not None:
             self._timer.cancel()
         self._cluster.close()
+
+
+def _give_up(answered: asyncio.Future[Answered], broker_id: int) -> None:
+    if not answered.done():
+        answered.set_result(Answered(None, (), TransportError(f"broker {broker_id} is not alive; outcome unknown")))
 
 
 class NoConnection(TransportError):

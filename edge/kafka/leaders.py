@@ -79,3 +79,15 @@ async def ask_leaders(
 def current_epoch(told: int, partition: PartitionMetadata) -> int:
     """Return the leader epoch to ask under: what the client knows, or else what metadata says."""
     return told if told >= 0 else partition.leader_epoch
+
+
+def client_code(code: int, told: int = -1) -> int:
+    """Return a leader's code in the words of a client that knows no topic id, and an epoch only where it told one.
+
+    Librdkafka gives a batch up for a FENCED_LEADER_EPOCH, which Kafka never answers to Produce.
+    """
+    if code == ErrorCode.UNKNOWN_TOPIC_ID:
+        return int(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION)
+    if told < 0 and code in (ErrorCode.FENCED_LEADER_EPOCH, ErrorCode.UNKNOWN_LEADER_EPOCH):
+        return int(ErrorCode.NOT_LEADER_OR_FOLLOWER)
+    return code

@@ -7,8 +7,7 @@ from typing import Any
 
 from edge.kafka.codec import Request
 from edge.kafka.context import Context
-from edge.kafka.leaders import ask_leaders, current_epoch
-from ingest.wire.codes import ErrorCode
+from edge.kafka.leaders import ask_leaders, client_code, current_epoch
 from ingest.wire.messages import (
     EPOCH_END_PARTITIONS_MAX,
     EpochEnd,
@@ -37,8 +36,7 @@ async def epoch_ends(context: Context, request: Request) -> Any:
         kind(
             topic=one.topic,
             partitions=[
-                _result(kind.EpochEndOffset, item.partition, outcomes[one.topic, item.partition])
-                for item in one.partitions
+                _result(kind.EpochEndOffset, item, outcomes[one.topic, item.partition]) for item in one.partitions
             ],
         )
         for one in body.topics
@@ -46,9 +44,9 @@ async def epoch_ends(context: Context, request: Request) -> Any:
     return response(throttle_time_ms=0, topics=topics)
 
 
-def _result(kind: Any, partition: int, end: EpochEnd) -> Any:
-    code = ErrorCode.UNKNOWN_TOPIC_OR_PARTITION if end.error_code == ErrorCode.UNKNOWN_TOPIC_ID else end.error_code
-    return kind(error_code=int(code), partition=partition, leader_epoch=end.epoch, end_offset=end.end_offset)
+def _result(kind: Any, item: Any, end: EpochEnd) -> Any:
+    code = client_code(end.error_code, item.current_leader_epoch)
+    return kind(error_code=code, partition=item.partition, leader_epoch=end.epoch, end_offset=end.end_offset)
 
 
 def _asked(item: Any, topic: TopicMetadata, partition: PartitionMetadata) -> EpochEndPartition:

@@ -15,6 +15,7 @@ from edge.kafka.codec import Request
 from edge.kafka.context import Context
 from edge.kafka.doorbell import Watched
 from edge.kafka.fetch_codec import FetchedRecords, encode_fetch
+from edge.kafka.leaders import client_code
 from ingest.client.cluster import monotonic_ms
 from ingest.client.offsets import ITEMS_MAX
 from ingest.errors import CorruptBatch, ForebayError, RemoteError
@@ -31,12 +32,13 @@ RECORDS_BYTES_MAX = 55 << 20  # in one answer; Kafka's fetch.max.bytes of broker
 
 
 class _Wanted(NamedTuple):
-    """What a client wants of one partition, and who leads it."""
+    """What a client wants of one partition, who leads it, and the epoch that the client told, if any."""
 
     topic: str
     leader: int
     leader_epoch: int
     item: FetchPartition
+    told_epoch: int
 
 
 Place = tuple[str, int]
@@ -102,7 +104,7 @@ def _resolve(context: Context, body: Any) -> tuple[list[_Wanted], dict[Place, Fe
                 epoch if epoch >= 0 else partition.leader_epoch,
                 item.last_fetched_epoch,
             )
-            wanted.append(_Wanted(one.topic, partition.leader, partition.leader_epoch, asked))
+            wanted.append(_Wanted(one.topic, partition.leader, partition.leader_epoch, asked, epoch))
     return wanted, outcomes
 
 
@@ -158,20 +160,18 @@ async def _ask(context: Context, bytes_max: int, leader: int, some: Sequence[_Wa
     for one, item in zip(some, answer.partitions, strict=True):
         context.brokers.outdated(item.error_code)
         context.logs.learn(leader, item)
-        outcomes[one.topic, item.partition] = _outcome(item, payload)
+        outcomes[one.topic, item.partition] = _outcome(one, item, payload)
     return outcomes
 
 
-def _outcome(item: FetchedPartition, payload: Sequence[Any]) -> FetchedRecords:
-    code = item.error_code
+def _outcome(one: _Wanted, item: FetchedPartition, payload: Sequence[Any]) -> FetchedRecords:
+    code = client_code(item.error_code, one.told_epoch)
     records: list[Buffer] = []
     if item.frame >= 0:
         try:
             records = _converted(memoryview(payload[item.frame]))
         except CorruptBatch:
             code = int(ErrorCode.CORRUPT_MESSAGE)
-    if code == ErrorCode.UNKNOWN_TOPIC_ID:
-        code = int(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION)
     diverging = (item.diverging_epoch, item.diverging_end_offset) if item.diverging_end_offset >= 0 else None
     return FetchedRecords(
         item.partition,

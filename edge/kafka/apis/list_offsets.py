@@ -7,7 +7,7 @@ from typing import Any
 
 from edge.kafka.codec import Request
 from edge.kafka.context import Context
-from edge.kafka.leaders import Place, ask_leaders, current_epoch
+from edge.kafka.leaders import Place, ask_leaders, client_code, current_epoch
 from ingest.client.offsets import first_at_or_after
 from ingest.errors import CorruptBatch, ForebayError, RemoteError
 from ingest.wire.codes import ErrorCode
@@ -80,11 +80,10 @@ def _response(request: Request, outcomes: dict[Place, ListedOffset]) -> Any:
         items = []
         for item in one.partitions:
             found = outcomes[one.name, item.partition_index]
-            code = ErrorCode.UNKNOWN_TOPIC_OR_PARTITION if found.error_code == 100 else found.error_code
             items.append(
                 kind(
                     partition_index=item.partition_index,
-                    error_code=int(code),
+                    error_code=client_code(found.error_code, item.current_leader_epoch),
                     timestamp=found.timestamp_ms if item.timestamp >= 0 else -1,
                     offset=found.offset,
                     leader_epoch=found.leader_epoch,

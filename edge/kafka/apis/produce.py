@@ -14,6 +14,7 @@ from edge.kafka.batches import Refused, from_kafka
 from edge.kafka.brokers import NoConnection
 from edge.kafka.codec import Request
 from edge.kafka.context import Context
+from edge.kafka.leaders import client_code
 from edge.kafka.produce_codec import ProduceBody, ProducedRecords
 from ingest.errors import ForebayError, RemoteError
 from ingest.topic_name import is_internal
@@ -103,11 +104,10 @@ def _response(request: Request, body: ProduceBody, outcomes: dict[Place, Outcome
     by_topic: dict[str, list[Any]] = defaultdict(list)
     for item in body.records:
         outcome = outcomes[item.topic, item.partition]
-        code = ErrorCode.UNKNOWN_TOPIC_OR_PARTITION if outcome.error_code == 100 else outcome.error_code
         by_topic[item.topic].append(
             kind(
                 index=item.partition,
-                error_code=int(code),
+                error_code=client_code(outcome.error_code),
                 base_offset=outcome.base_offset,
                 log_append_time_ms=outcome.append_time_ms,
                 log_start_offset=outcome.log_start_offset,

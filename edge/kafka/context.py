@@ -21,6 +21,7 @@ class Context:
         port: The gateway's first.
         ports: By broker id, of those that have one of their own.
         client_ip: Of the peer.
+        own_port: By which this client came, as `ports` has it.
     """
 
     brokers: Brokers
@@ -32,7 +33,12 @@ class Context:
     port: int
     ports: Mapping[int, int]
     client_ip: str
+    own_port: int
 
     def address(self, broker_id: int) -> tuple[str, int]:
         """Return where this client finds a broker: at the gateway, whose listeners are all alike."""
         return self.host, self.ports.get(broker_id, self.port)
+
+    def addressed(self, broker_id: int) -> bool:
+        """Whether this client, by the port where it came, speaks to a broker; several may have one port."""
+        return self.address(broker_id)[1] == self.own_port

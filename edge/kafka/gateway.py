@@ -146,6 +146,7 @@ class Gateway:
             self.port + moved,
             {broker_id: port + moved for broker_id, port in self._ports.items()} if moved else self._ports,
             peer[0] if peer else "",
+            here[1] + moved,
         )
 
     def entered(self, connection: Connection) -> bool:

@@ -46,16 +46,17 @@ def _node(context: Context, response: Any, broker: BrokerMetadata) -> Any:
 
 
 async def describe_log_dirs(context: Context, request: Request) -> Any:
-    """Tell what lies on the brokers' disks: of all of them, for this gateway is every one."""
+    """Tell what lies on the disk of the broker that the client speaks to."""
     body, response = request.body, request.api.response
     await context.brokers.known()
     names = {topic.topic_id: topic.name for topic in context.brokers.topics.values()}
     named = None
     if body.topics is not None:
         named = {(one.topic, number) for one in body.topics for number in one.partitions}
-    alive = [broker.broker_id for broker in context.brokers.all.values() if broker.alive]
+    known = list(context.brokers.all)
+    addressed = [broker_id for broker_id in known if context.addressed(broker_id)] or known
     outcomes = await asyncio.gather(
-        *(context.brokers.ask(broker_id, DescribeLogDirsRequest(), timeout_ms=TIMEOUT_MS) for broker_id in alive),
+        *(context.brokers.ask(broker_id, DescribeLogDirsRequest(), timeout_ms=TIMEOUT_MS) for broker_id in addressed),
         return_exceptions=True,
     )
     kind = response.DescribeLogDirsResult

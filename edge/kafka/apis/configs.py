@@ -19,6 +19,15 @@ from ingest.wire.messages import (
 
 TIMEOUT_MS = 30_000
 _SET, _DELETE = 0, 1  # of IncrementalAlterConfigs; append and subtract are for lists, of which there is one
+_THROTTLES = frozenset(  # of replication, of which there are none; Java's kafka-reassign-partitions deletes them all
+    {
+        "leader.replication.throttled.rate",
+        "follower.replication.throttled.rate",
+        "replica.alter.log.dirs.io.max.bytes.per.second",
+        "leader.replication.throttled.replicas",
+        "follower.replication.throttled.replicas",
+    }
+)
 _DYNAMIC = {2: 1, 4: 2}  # the source of what was set for a topic, or for brokers
 
 
@@ -81,10 +90,12 @@ async def incremental_alter_configs(context: Context, request: Request) -> Any:
         changes: list[AlterConfig] = []
         code, text = 0, ""
         for item in one.configs:
+            if item.config_operation == _DELETE and item.name in _THROTTLES:
+                continue
             if item.config_operation not in (_SET, _DELETE):
                 code, text = int(ErrorCode.INVALID_CONFIG), f"{item.name}: it is set or deleted as a whole"
             changes.append(AlterConfig(item.name, item.value if item.config_operation == _SET else None))
-        if not code:
+        if changes and not code:
             code, text = await _alter(context, request, one, changes)
         results.append(_result(request, one, code, text))
     return request.api.response(throttle_time_ms=0, responses=results)

@@ -7,8 +7,8 @@ cd "$(dirname "$0")/.."
 # mosquitto: the bridge's tests   prometheus: queries and alert rules   strace: injected I/O errors and fsync counts
 # e2fsprogs, mount, util-linux: small file systems and namespaces   iproute2, nftables: network namespaces that are cut off
 # openssl: TLS keys   libfaketime: jumps of the wall clock   zookeeper: an ensemble on loopback
-# kcat: an old librdkafka at the Kafka listener
-packages="mosquitto mosquitto-clients prometheus strace e2fsprogs mount util-linux iproute2 nftables openssl libfaketime zookeeper kcat"
+# kcat, rsyslog, rsyslog-kafka: an old librdkafka at the Kafka listener   tshark: a foreign reader of its bytes
+packages="mosquitto mosquitto-clients prometheus strace e2fsprogs mount util-linux iproute2 nftables openssl libfaketime zookeeper kcat rsyslog rsyslog-kafka tshark"
 
 if ! has_apt; then
     say "this is no Debian: tests that need mosquitto, prometheus, strace, mkfs.ext4, openssl or zookeeper are skipped where these are missing"

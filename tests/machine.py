@@ -122,6 +122,12 @@ def _zookeeper() -> str:
     return _installed("java")() or ("" if ZOOKEEPER_JAR.exists() else f"{ZOOKEEPER_JAR} is not there")
 
 
+def _rsyslog() -> str:
+    """Rsyslog with the module that speaks to Kafka, which is a package of its own."""
+    plugin = next(Path("/usr/lib").glob("*/rsyslog/omkafka.so"), None)
+    return _installed("rsyslogd")() or ("" if plugin else "rsyslog's omkafka not installed")
+
+
 _PROBES: dict[str, Callable[[], str]] = {
     "root": _root,
     "tmpfs_mount": _tmpfs_mount,
@@ -133,6 +139,8 @@ _PROBES: dict[str, Callable[[], str]] = {
     "prometheus": _installed("prometheus", "promtool"),
     "openssl": _installed("openssl"),
     "kcat": _installed("kcat"),
+    "tshark": _installed("tshark"),
+    "rsyslog": _rsyslog,
     "faketime": lambda: "" if faketime_library() else "libfaketime not installed",
     "zookeeper": _zookeeper,
     "confluent_kafka": _importable("confluent_kafka"),

@@ -12,6 +12,8 @@ from ingest.errors import ConfigError, ForebayError, RemoteError, TransportError
 from ingest.topic_name import check_topic_name
 from ingest.wire.codes import ErrorCode, error_from_code
 from ingest.wire.messages import (
+    AlterClientQuota,
+    AlterClientQuotasRequest,
     AlterConfig,
     AlterConfigsRequest,
     AlterConfigsResource,
@@ -24,6 +26,7 @@ from ingest.wire.messages import (
     DeleteRecordsPartition,
     DeleteRecordsRequest,
     DeleteTopicsRequest,
+    DescribeClientQuotasRequest,
     DescribeConfigsRequest,
     DrainBrokerRequest,
     ElectionType,
@@ -206,6 +209,22 @@ class Admin:
         if altered.error_code:
             raise error_from_code(altered.error_code, altered.message)
 
+    # ---- quotas ------------------------------------------------------------------------------------------------------
+
+    def client_quotas(self) -> dict[str, dict[str, int]]:
+        """Return rates in bytes a second by client id; "" stands for all ids that have no such rate of their own."""
+        return {quota.client_id: quota.rates for quota in self._ask(DescribeClientQuotasRequest()).quotas}
+
+    def alter_client_quota(
+        self, client_id: str, rates: Mapping[str, int | str | None], *, validate_only: bool = False
+    ) -> None:
+        """Set `producer_byte_rate` and `consumer_byte_rate` of a client id, "" for all others; None removes one."""
+        changes = [AlterConfig(name, None if rate is None else str(rate)) for name, rate in rates.items()]
+        entry = AlterClientQuota(client_id, changes)
+        (altered,) = self._ask(AlterClientQuotasRequest([entry], validate_only)).entries
+        if altered.error_code:
+            raise error_from_code(altered.error_code, altered.message)
+
     # ---- records -----------------------------------------------------------------------------------------------------
 
     def delete_records(self, topic: str, partition: int, offset: int) -> int:
@@ -326,7 +345,7 @@ class Admin:
         again = False
         while True:
             left_ms = max(1, deadline_ms - monotonic_ms())
-            if isinstance(body, MetadataRequest | DescribeConfigsRequest):
+            if isinstance(body, MetadataRequest | DescribeConfigsRequest | DescribeClientQuotasRequest):
                 left_ms = min(left_ms, READ_MS)
             try:
                 return self._cluster.call(ANY_BROKER, body, timeout_ms=left_ms), again

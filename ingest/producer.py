@@ -309,13 +309,14 @@ class Producer:
         return self._pipeline.free_bytes
 
     def stats(self) -> dict[str, int]:
-        """Return counters of this producer."""
+        """Return counters of this producer; `throttle_ms_total`: for how long brokers told it to wait, by its quota."""
         pipeline = self._pipeline
         return {
             "records_sent_total": pipeline.records_total,
             "batches_sent_total": pipeline.batches_total,
             "batch_bytes_total": pipeline.batch_bytes_total,
             "retries_total": pipeline.sender.retries_total,
+            "throttle_ms_total": pipeline.sender.throttle_ms_total,
             "buffer_available_bytes": pipeline.free_bytes,
         }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from brokerd.control import configs, moves, topics
+from brokerd.control import configs, moves, quotas, topics
 from brokerd.control.elections import Elected
 from brokerd.control.events import Received
 from brokerd.control.records import Change
@@ -11,6 +11,8 @@ from ingest.wire.codes import ErrorCode
 from ingest.wire.frames import api_key_of
 from ingest.wire.message import Message
 from ingest.wire.messages import (
+    AlterClientQuotasRequest,
+    AlterClientQuotasResponse,
     AlterConfigsRequest,
     AlterConfigsResponse,
     AlterPartitionReassignmentsRequest,
@@ -48,6 +50,9 @@ def administer(cluster: Cluster, request: Received) -> tuple[list[Change], Messa
         case AlterConfigsRequest() as body:
             altered = configs.alter(cluster, body)
             return altered.changes, AlterConfigsResponse(altered.results), Elected()
+        case AlterClientQuotasRequest() as body:
+            limited = quotas.alter(cluster, body)
+            return limited.changes, AlterClientQuotasResponse(limited.results), Elected()
         case ElectLeadersRequest() as body:
             decision = moves.elect_leaders(cluster, body)
             return decision.changes, ElectLeadersResponse(decision.results), decision.elected

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from brokerd.control import configs, insync
+from brokerd.control import configs, insync, quotas
 from brokerd.control.administration import administer
 from brokerd.control.elections import Elected, Electorates, settle_all, touched_by
 from brokerd.control.events import (
@@ -59,6 +59,7 @@ from ingest.wire.messages import (
     BrokerRegistrationResponse,
     ControlledShutdownRequest,
     ControlledShutdownResponse,
+    DescribeClientQuotasRequest,
     DescribeConfigsRequest,
     DescribeConfigsResponse,
     MetadataRequest,
@@ -85,6 +86,8 @@ SERVED = (
     ApiKey.DELETE_TOPICS,
     ApiKey.DESCRIBE_CONFIGS,
     ApiKey.ALTER_CONFIGS,
+    ApiKey.DESCRIBE_CLIENT_QUOTAS,
+    ApiKey.ALTER_CLIENT_QUOTAS,
     ApiKey.CREATE_PARTITIONS,
     ApiKey.ELECT_LEADERS,
     ApiKey.ALTER_PARTITION_REASSIGNMENTS,
@@ -406,6 +409,8 @@ class Controller:
                     return [_answer(event, ApiVersionsResponse(versions, -1, self._cluster_id))]
                 case DescribeConfigsRequest() as body:
                     return [_answer(event, DescribeConfigsResponse(configs.describe(self._cluster(now_ms), body)))]
+                case DescribeClientQuotasRequest():
+                    return [_answer(event, quotas.describe(self._cluster(now_ms)))]
                 case _:
                     return self._change(event, now_ms)
         except Refused as refused:

@@ -8,6 +8,7 @@ from brokerd.control.records import (
     BrokerConfigsRecord,
     BrokerRecord,
     Change,
+    ClientQuotaRecord,
     DeletedTopicRecord,
     PartitionRecord,
     ProducerIdsRecord,
@@ -24,6 +25,7 @@ class ClusterImage:
     """What the store holds, as of the last commit. Changes come through `apply` alone, after they are durable.
 
     Attributes:
+        client_quotas: Rates by client id, the default under the empty one.
         topic_ids: Of the topics that are there, by name.
         partitions: Of each topic, in order.
         taken: The version with which a broker lost its replica, by (topic id, partition, broker): since this image was
@@ -39,6 +41,7 @@ class ClusterImage:
         self.partitions: dict[bytes, list[PartitionRecord]] = {}
         self.deleted_topics: dict[bytes, DeletedTopicRecord] = {}
         self.broker_configs: Mapping[str, str] = {}
+        self.client_quotas: dict[str, Mapping[str, int]] = {}
         self.taken: dict[tuple[bytes, int, int], int] = {}
         for record in sorted(records, key=_partitions_in_order):
             self._put(record)
@@ -62,6 +65,8 @@ class ClusterImage:
         for partitions in self.partitions.values():
             yield from partitions
         yield from self.deleted_topics.values()
+        for client_id, rates in self.client_quotas.items():
+            yield ClientQuotaRecord(client_id, dict(rates))
 
     def topic(self, name: str) -> TopicRecord | None:
         topic_id = self.topic_ids.get(name)
@@ -128,6 +133,8 @@ class ClusterImage:
                 self.deleted_topics[record.topic_id] = record
             case BrokerConfigsRecord():
                 self.broker_configs = record.configs
+            case ClientQuotaRecord():
+                self.client_quotas[record.client_id] = record.rates
             case ProducerIdsRecord():
                 assert record.next_producer_id >= self.next_producer_id, "producer ids went back"
                 self.next_producer_id = record.next_producer_id
@@ -154,6 +161,8 @@ class ClusterImage:
                 self.partitions.pop(record.topic_id, None)
             case DeletedTopicRecord():
                 del self.deleted_topics[record.topic_id]
+            case ClientQuotaRecord():
+                del self.client_quotas[record.client_id]
             case _:
                 raise AssertionError(f"{record.path} is never removed")
 

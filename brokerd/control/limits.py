@@ -14,6 +14,7 @@ class ControlLimits(msgspec.Struct, frozen=True):
     replication_factor_max: int = 32  # far beyond what a handful of machines can use
     parked_max: int = 4096  # requests that wait for an answer
     past_incarnations_max: int = 16  # remembered per broker; each restart adds one
+    client_quotas_max: int = 1_000  # clients with a quota of their own; all of them are in the metadata of brokers
     deleted_topics_max: int = 10_000  # not yet erased by some registered broker
     leader_epoch_max: int = 2**31 - 2  # int32 in Kafka; one more is granted
     producer_id_floor_max: int = LIMITS.producer_id_max - 2**32  # one beyond was made up by its producer, never granted

@@ -26,7 +26,7 @@ class MetadataView:
         return EffectiveConfigs(self._file_configs, self._image.broker_configs)
 
     def for_brokers(self) -> MetadataResponse:
-        """Return everything, with what may be erased and the broker configs in force."""
+        """Return everything, with what may be erased, the broker configs and the quotas in force."""
         if self._made is None or self._made.version != self._image.version:
             self._made = self._make()
             self._topics = {topic.name: topic for topic in self._made.topics}
@@ -90,6 +90,7 @@ class MetadataView:
             ],
             deleted_topic_ids=list(image.deleted_topics),
             broker_configs=configs.broker(),
+            client_quotas={client_id: dict(rates) for client_id, rates in image.client_quotas.items()},
         )
 
 

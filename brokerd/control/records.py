@@ -6,6 +6,7 @@ takes it away; there is nothing between, so replaying a commit twice does no har
 
 from __future__ import annotations
 
+import urllib.parse
 import uuid
 
 import msgspec
@@ -91,6 +92,20 @@ class BrokerConfigsRecord(msgspec.Struct, frozen=True, tag="broker-configs"):
         return "/config/brokers"
 
 
+class ClientQuotaRecord(msgspec.Struct, frozen=True, tag="client-quota"):
+    """What a client id may use of each broker, in bytes a second by Kafka's names; the empty id: any other."""
+
+    client_id: str
+    rates: dict[str, int]
+
+    @property
+    def path(self) -> str:
+        name = urllib.parse.quote(self.client_id, safe="") if self.client_id else "<default>"
+        if not name.strip("."):  # no name of a node
+            name = name.replace(".", "%2E")
+        return f"/config/clients/{name}"
+
+
 class ProducerIdsRecord(msgspec.Struct, frozen=True, tag="producer-ids"):
     """The first producer id that no block holds yet."""
 
@@ -117,6 +132,7 @@ Record = (
     | PartitionRecord
     | DeletedTopicRecord
     | BrokerConfigsRecord
+    | ClientQuotaRecord
     | ProducerIdsRecord
     | VersionRecord
 )

@@ -9,10 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from brokerd.serving.deadlines import Deadlines
 from brokerd.serving.outbox import Outbox, Peer
 from brokerd.serving.parked import ParkedFetch
 from brokerd.serving.partition import Find, Partition
+from brokerd.serving.quotas import Quota
 from brokerd.serving.unsent import UnsentAnswers
 from brokerd.storage.log import OffsetOutOfRange
 from ingest.errors import CorruptBatch, LogDirOffline, StorageError
@@ -34,6 +37,7 @@ class FetchRoom:
         unsent: Tells how much more a peer may be sent: for one that does not read, nothing is read from disk.
 
     Attributes:
+        quota: What clients may be sent a second: `consumer_byte_rate`. Readers of the maps take theirs unseen.
         racks: Of the brokers that are alive; empty: readers are sent nowhere else.
         damaged: Partitions in which damage was met, and where; the owner takes them.
     """
@@ -43,6 +47,7 @@ class FetchRoom:
     ) -> None:
         self._find_led = find
         self._find_replica = find_replica
+        self.quota = Quota()
         self.racks: Mapping[int, str] = {}
         self._outbox = outbox
         self._response_bytes_max = response_bytes_max
@@ -54,7 +59,10 @@ class FetchRoom:
         self.damaged: dict[Partition, str] = {}
 
     def handle(self, peer: Peer, request: Request, now_ms: int) -> None:
-        """Answer at once if there is an error or enough to read, else park until there is or the time is over."""
+        """Answer at once if there is an error or enough to read, else park until there is or the time is over.
+
+        While its client is over its quota a fetch waits, too, and comes back without records.
+        """
         body: FetchRequest = request.body
         if body.max_wait_ms < 0 or any(item.max_bytes < 0 for item in body.partitions):
             self._outbox.refuse(peer, request.correlation_id, ErrorCode.INVALID_REQUEST, "negative wait or size")
@@ -76,34 +84,39 @@ class FetchRoom:
                 or self._elsewhere(found, item, body.rack) >= 0
             ):
                 ready = True
-        parked = ParkedFetch(peer, request.correlation_id, body)
-        if ready or self._enough(parked) or body.max_wait_ms == 0:
-            self._answer(parked)
+        throttle_ms = self.quota.throttle_ms(request.client_id, now_ms) if body.max_bytes else 0
+        wait_ms = min(body.max_wait_ms, request.timeout_ms)
+        if throttle_ms:
+            body, wait_ms = msgspec.structs.replace(body, max_bytes=0), min(wait_ms, throttle_ms)
+        throttled = throttle_ms > 0
+        parked = ParkedFetch(peer, request.correlation_id, body, request.client_id, throttled=throttled)
+        if ready or body.max_wait_ms == 0 or (not throttled and self._enough(parked)):
+            self._answer(parked, now_ms)
             return
         previous = self._by_connection.get(peer.connection)
         if previous is not None and not previous.done:
-            self._answer(previous)  # one fetch waits for each connection
+            self._answer(previous, now_ms)  # one fetch waits for each connection
         self._by_connection[peer.connection] = parked
-        self._deadlines.add(now_ms + min(body.max_wait_ms, request.timeout_ms), parked)
-        for partition in partitions:
+        self._deadlines.add(now_ms + wait_ms, parked)
+        for partition in () if throttled else partitions:
             partition.park_fetch(parked)
 
-    def moved(self, partition: Partition) -> None:
+    def moved(self, partition: Partition, now_ms: int) -> None:
         """Look again at the fetches that wait for this partition, whose high watermark has moved."""
         for parked in partition.take_fetches():
             if self._enough(parked):
-                self._answer(parked)
+                self._answer(parked, now_ms)
             else:
                 partition.park_fetch(parked)
 
-    def abandon(self, partition: Partition) -> None:
+    def abandon(self, partition: Partition, now_ms: int) -> None:
         """Answer what waits for a partition that is led here no longer."""
         for parked in partition.take_fetches():
-            self._answer(parked)
+            self._answer(parked, now_ms)
 
     def expire(self, now_ms: int) -> None:
         for parked in self._deadlines.pop_due(now_ms):
-            self._answer(parked)
+            self._answer(parked, now_ms)
 
     def next_deadline_ms(self) -> int | None:
         return self._deadlines.next_ms()
@@ -137,16 +150,23 @@ class FetchRoom:
             return False
         _, payload = self._read(parked)
         size = sum(memoryview(frame).nbytes for frame in payload)
-        if size >= min(parked.body.min_bytes, parked.body.max_bytes):
+        if size >= min(parked.body.min_bytes, self._bytes_max(parked)):
             return True
         parked.wanted_bytes = appended + parked.body.min_bytes - size
         return False
 
-    def _answer(self, parked: ParkedFetch) -> None:
+    def _bytes_max(self, parked: ParkedFetch) -> int:
+        """Return what the client wants at most, and with a quota no more than that of a second."""
+        wanted = parked.body.max_bytes
+        return min(wanted, self.quota.bytes_per_s(parked.client_id) or wanted)
+
+    def _answer(self, parked: ParkedFetch, now_ms: int) -> None:
         parked.done = True
         if self._by_connection.get(parked.peer.connection) is parked:
             del self._by_connection[parked.peer.connection]
         results, payload = self._read(parked)
+        total = sum(memoryview(frame).nbytes for frame in payload)
+        throttle_ms = self.quota.spend(parked.client_id, total, now_ms) if total or parked.throttled else 0
         for item, result in zip(parked.body.partitions, results, strict=True):
             if result.frame >= 0:
                 found = self._find(parked.body, item)
@@ -154,13 +174,13 @@ class FetchRoom:
                 size = memoryview(payload[result.frame]).nbytes
                 self.bytes_out[found.topic] = self.bytes_out.get(found.topic, 0) + size
                 self._unsent.decided(parked.peer.connection, size)
-        self._outbox.answer(parked.peer, parked.correlation_id, FetchResponse(results), payload)
+        self._outbox.answer(parked.peer, parked.correlation_id, FetchResponse(results, throttle_ms), payload)
 
     def _read(self, parked: ParkedFetch) -> tuple[list[FetchedPartition], list[Buffer]]:
         body = parked.body
         results: list[FetchedPartition] = []
         payload: list[Buffer] = []
-        left = min(body.max_bytes, self._response_bytes_max)
+        left = min(self._bytes_max(parked), self._response_bytes_max)
         if left:
             left = min(left, self._unsent.room(parked.peer.connection))
         for item in body.partitions:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from brokerd.serving.deadlines import Deadlines
+from brokerd.serving.held_produces import HeldProduces, payload_bytes
 from brokerd.serving.outbox import Outbox, Peer
 from brokerd.serving.parked import ParkedProduce
 from brokerd.serving.partition import Find, Partition
+from brokerd.serving.quotas import Quota
 from ingest.errors import CorruptBatch, DiskFull, LogDirOffline, RemoteError, StorageError, UnsupportedFormat
 from ingest.topic_name import is_internal
 from ingest.wire.codes import ErrorCode
@@ -20,6 +22,7 @@ class ProduceRoom:
 
     Attributes:
         touched: Partitions appended to since the caller last looked; it flushes them and moves their high watermark.
+        quota: What clients may append a second: `producer_byte_rate`.
     """
 
     def __init__(self, find: Find, outbox: Outbox) -> None:
@@ -27,6 +30,8 @@ class ProduceRoom:
         self._outbox = outbox
         self._deadlines: Deadlines[ParkedProduce] = Deadlines()
         self.touched: dict[Partition, None] = {}
+        self.quota = Quota()
+        self._held = HeldProduces(self.quota)
         self._by_connection: dict[tuple[int, bytes], int] = {}
         self.parked = 0
         self.records_in: dict[str, int] = {}
@@ -34,7 +39,34 @@ class ProduceRoom:
         self.errors: dict[str, int] = {}
 
     def handle(self, peer: Peer, request: Request, now_ms: int, wall_ms: int) -> None:
-        """Append each batch of the request; answer at once only what failed or waits for nothing."""
+        """Append each batch of the request; answer at once only what failed or waits for nothing.
+
+        While its client is over its quota a request is held, for a client that does not heed what it was told.
+        """
+        if not self._held.must_wait(request.client_id, now_ms):
+            self._take(peer, request, now_ms, wall_ms)
+        elif not self._held.add(peer, request, now_ms):
+            self._throttle(peer, request, now_ms)
+
+    def release(self, now_ms: int, wall_ms: int) -> None:
+        """Append what was held for as long as it had to be."""
+        for held in self._held.due(now_ms):
+            if now_ms < held.deadline_ms:
+                self._take(held.peer, held.request, now_ms, wall_ms)
+            else:
+                self._throttle(held.peer, held.request, now_ms)
+
+    def _throttle(self, peer: Peer, request: Request, now_ms: int) -> None:
+        """Refuse what waited too long, or had no room to wait in: nothing of it was appended."""
+        body: ProduceRequest = request.body
+        text = f"client {request.client_id[:100]!r} is over its producer_byte_rate"
+        refused = self._failed(ErrorCode.THROTTLING_QUOTA_EXCEEDED, text)
+        if body.acks != 0 or body.tell_throttle:
+            throttle_ms = self.quota.throttle_ms(request.client_id, now_ms)
+            answer = ProduceResponse([refused] * len(body.partitions), throttle_ms)
+            self._outbox.answer(peer, request.correlation_id, answer)
+
+    def _take(self, peer: Peer, request: Request, now_ms: int, wall_ms: int) -> None:
         body: ProduceRequest = request.body
         if body.acks not in (-1, 0, 1):
             self._refuse(peer, request, ErrorCode.INVALID_REQUIRED_ACKS, f"acks {body.acks} is not -1, 0 or 1")
@@ -52,14 +84,15 @@ class ProduceRoom:
         if waiting >= PARKED_MAX:
             self._refuse(peer, request, ErrorCode.THROTTLING_QUOTA_EXCEEDED, f"{waiting} requests wait already")
             return
-        parked = ParkedProduce(peer, request.correlation_id, [])
+        throttle_ms = self.quota.spend(request.client_id, payload_bytes(request), now_ms)
+        parked = ParkedProduce(peer, request.correlation_id, [], throttle_ms)
         for index, (item, batch) in enumerate(zip(body.partitions, request.payload, strict=True)):
             result, partition, last_offset = self._append(item, memoryview(batch), body.acks, wall_ms)
             parked.results.append(result)
             if partition is not None and body.acks != 0:
                 parked.waiting += 1
                 partition.park_produce(last_offset, parked, index, replicated=body.acks < 0)
-        if body.acks == 0:
+        if body.acks == 0 and not body.tell_throttle:
             return
         if parked.waiting:
             self.parked += 1
@@ -139,7 +172,9 @@ class ProduceRoom:
             self._unpark(parked)
 
     def next_deadline_ms(self) -> int | None:
-        return self._deadlines.next_ms()
+        """Return when `expire` or `release` has something to do."""
+        times = (self._deadlines.next_ms(), self._held.next_ms())
+        return min((due for due in times if due is not None), default=None)
 
     def _unpark(self, parked: ParkedProduce) -> None:
         self.parked -= 1
@@ -153,7 +188,7 @@ class ProduceRoom:
 
     def _answer(self, parked: ParkedProduce) -> None:
         parked.done = True
-        self._outbox.answer(parked.peer, parked.correlation_id, ProduceResponse(parked.results))
+        self._outbox.answer(parked.peer, parked.correlation_id, ProduceResponse(parked.results, parked.throttle_ms))
 
     def _refuse(self, peer: Peer, request: Request, code: ErrorCode, message: str) -> None:
         self.errors[code.name] = self.errors.get(code.name, 0) + 1

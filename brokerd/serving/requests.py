@@ -43,6 +43,8 @@ from ingest.wire.codes import ErrorCode
 from ingest.wire.frames import Request, Response, decode_body, encode_raw_response, encode_request
 from ingest.wire.messages import (
     BROKER_APIS,
+    CONSUMER_BYTE_RATE,
+    PRODUCER_BYTE_RATE,
     REQUESTS,
     VERSION_MAX,
     VERSION_MIN,
@@ -74,6 +76,8 @@ FORWARDED = frozenset(
         ApiKey.CREATE_PARTITIONS,
         ApiKey.DESCRIBE_CONFIGS,
         ApiKey.ALTER_CONFIGS,
+        ApiKey.DESCRIBE_CLIENT_QUOTAS,
+        ApiKey.ALTER_CLIENT_QUOTAS,
         ApiKey.ELECT_LEADERS,
         ApiKey.ALTER_PARTITION_REASSIGNMENTS,
         ApiKey.DRAIN_BROKER,
@@ -269,6 +273,7 @@ class RequestHandler:
 
         Followers get it while it is being flushed here. Where no flush is awaited, the high watermark moves now.
         """
+        self.produce.release(now_ms, wall_ms)
         self.groups.store(wall_ms)
         self.produce.touched |= self.groups.touched
         self.groups.touched = {}
@@ -303,7 +308,7 @@ class RequestHandler:
             self.groups.committed(partition)
         self.followers.advanced(partition, now_ms)
         if partition.fetches:
-            self.fetch.moved(partition)
+            self.fetch.moved(partition, now_ms)
 
     def _settle_followers(self, now_ms: int) -> None:
         """Draw the consequences of what followers said: answer producers, propose in-sync sets."""
@@ -425,7 +430,7 @@ class RequestHandler:
                 self.groups.lead(partition)
         for partition in applied.ended:
             self.produce.abandon(partition, ErrorCode.REQUEST_TIMED_OUT, "the partition moved or was deleted")
-            self.fetch.abandon(partition)
+            self.fetch.abandon(partition, now_ms)
             self.followers.ended(partition, now_ms)
             if partition.topic == CONSUMER_OFFSETS and partition.leadership is None:
                 self.groups.end(partition)
@@ -438,6 +443,8 @@ class RequestHandler:
             selects = bool(snapshot.broker_configs.get("replica.selector.class"))
             self.fetch.racks = {b.broker_id: b.rack for b in snapshot.brokers if selects and b.alive}
             self.followers.tells_marks = selects
+            for quota, name in ((self.produce.quota, PRODUCER_BYTE_RATE), (self.fetch.quota, CONSUMER_BYTE_RATE)):
+                quota.set({client: rates[name] for client, rates in snapshot.client_quotas.items() if name in rates})
             self.groups.update(snapshot)
             self.view.update(snapshot)
 

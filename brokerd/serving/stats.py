@@ -15,6 +15,7 @@ from ingest.latency import Histogram, LatencyRecorder
 
 if TYPE_CHECKING:
     from brokerd.groups.shard import Shard
+    from brokerd.serving.quotas import Quota
     from brokerd.serving.requests import RequestHandler
     from brokerd.storage.compaction.cleaner import Cleaner
     from brokerd.storage.directory import LogDirectory
@@ -109,6 +110,20 @@ class CompactedStats(msgspec.Struct, frozen=True):
         return self.dirty_bytes / max(1, self.dirty_bytes + self.clean_bytes)
 
 
+class QuotaStats(msgspec.Struct, frozen=True):
+    """What clients with a quota of a kind have used, and how they were throttled.
+
+    Attributes:
+        throttle_ms_total: For how long clients were told to send nothing.
+        clients: How many are remembered.
+    """
+
+    bytes_total: int = 0
+    throttled_total: int = 0
+    throttle_ms_total: int = 0
+    clients: int = 0
+
+
 class BrokerStats(msgspec.Struct, frozen=True, kw_only=True):
     """Counters since this incarnation began, and gauges of now.
 
@@ -159,6 +174,8 @@ class BrokerStats(msgspec.Struct, frozen=True, kw_only=True):
     groups_untold: int = 0
     group_rebalances_total: int = 0
     group_members_lost_total: dict[str, int] = {}
+    produce_quota: QuotaStats = QuotaStats()
+    fetch_quota: QuotaStats = QuotaStats()
 
 
 def broker_stats(
@@ -243,7 +260,13 @@ def broker_stats(
         groups_untold=untold,
         group_rebalances_total=handler.groups.counts.rebalances,
         group_members_lost_total=dict(handler.groups.counts.lost),
+        produce_quota=_quota(handler.produce.quota),
+        fetch_quota=_quota(handler.fetch.quota),
     )
+
+
+def _quota(quota: Quota) -> QuotaStats:
+    return QuotaStats(quota.bytes_total, quota.throttled_total, quota.throttle_ms_total, quota.clients)
 
 
 def group_stats(

@@ -87,6 +87,7 @@ class Fetcher:
         self._max_wait_ms = max_wait_ms
         self._fetching: set[int] = set()
         self._retry_at_ms: dict[int, int] = {}
+        self._throttled_until_ms: dict[int, int] = {}  # by broker; maps are read meanwhile
         self._logs: dict[TopicPartition, LocalLog] = {}
         self._turn = 0
         self.positions: dict[TopicPartition, Position] = {}
@@ -285,7 +286,8 @@ class Fetcher:
 
     def _ask(self, source: int, positions: list[Position], now_ms: int, *, local: bool) -> None:
         """Fetch; of what is read from maps only marks are asked for: the doorbell."""
-        if source in self._fetching or self._retry_at_ms.get(source, 0) > now_ms:
+        resumes_ms = max(self._retry_at_ms.get(source, 0), self._throttled_until_ms.get(source, 0))
+        if source in self._fetching or resumes_ms > now_ms:
             return
         turn = self._turn % len(positions)
         self._turn += 1 if len(positions) <= ITEMS_MAX else ITEMS_MAX
@@ -308,6 +310,8 @@ class Fetcher:
             self._fetching.discard(source)
             if answered.error is not None:
                 self._failed(source, getattr(answered.error, "code", 0))
+            elif answered.body.throttle_ms > 0:
+                self._throttled_until_ms[source] = monotonic_ms() + answered.body.throttle_ms
             items = answered.body.partitions if answered.error is None else [None] * len(asked)
             for (position, *then), item in zip(asked, items, strict=False):
                 now = [position.generation, position.fetch_offset, position.source, position.leader_epoch]

@@ -256,6 +256,8 @@ class Pipeline:
             now = monotonic_ms()
             self._under_way.discard(request)
             error, answers = answered.error, [] if answered.error else answered.body.partitions
+            if error is None:
+                self.sender.on_throttled(effect.broker_id, answered.body.throttle_ms, now)
             if error is None and len(answers) != len(batches):
                 error = TransportError("an answer for another number of partitions")
             if error is None:

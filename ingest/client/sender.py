@@ -94,6 +94,8 @@ class Sender:
         self._gaps: set[PartitionQueue] = set()  # nothing new is sent there before the next epoch
         self.fenced: ForebayError | None = None
         self.retries_total = 0
+        self.throttle_ms_total = 0
+        self._throttled_until_ms: dict[int, int] = {}  # by broker
 
     # ---- in ----------------------------------------------------------------------------------------------------------
 
@@ -144,6 +146,12 @@ class Sender:
                 effects += self._refused(batch, error_from_code(answer.error_code, answer.message), now_ms)
         return effects
 
+    def on_throttled(self, broker_id: int, throttle_ms: int, now_ms: int) -> None:
+        """Send a broker nothing for a while: this client is over its quota there."""
+        if throttle_ms > 0:
+            self.throttle_ms_total += throttle_ms
+            self._throttled_until_ms[broker_id] = now_ms + throttle_ms
+
     def on_failed(self, batches: list[ProducerBatch], error: ForebayError, now_ms: int) -> list[Effect]:
         """Take an error for a whole request: no answer, or a refusal of all of it."""
         effects: list[Effect] = []
@@ -192,7 +200,7 @@ class Sender:
             again = False
             by_broker: dict[int, list[ProducerBatch]] = {}
             for queue in list(self._active):
-                if queue.leader < 0 or queue.retry_at_ms > now_ms or self._window_is_full(queue):
+                if queue.leader < 0 or self._resumes_ms(queue) > now_ms or self._window_is_full(queue):
                     continue
                 batch = self._next(queue, now_ms, force, busy)
                 if batch is None:
@@ -214,6 +222,10 @@ class Sender:
                 for start in range(0, len(batches), LIMITS.payload_frames_max):
                     sends.append(SendProduce(broker_id, batches[start : start + LIMITS.payload_frames_max]))
         return sends
+
+    def _resumes_ms(self, queue: PartitionQueue) -> int:
+        """Return when something may be sent again after an error, or a throttle."""
+        return max(queue.retry_at_ms, self._throttled_until_ms.get(queue.leader, 0))
 
     def _window_is_full(self, queue: PartitionQueue) -> bool:
         known = not self._idempotent or queue.known_producer_id == self.producer_id
@@ -307,9 +319,9 @@ class Sender:
             if first is None or self._is_held_back(queue, first):
                 continue
             if queue.waiting:
-                times.append(max(now_ms, queue.retry_at_ms))
+                times.append(max(now_ms, self._resumes_ms(queue)))
             elif queue.open is not None:
-                times.append(max(queue.retry_at_ms, queue.open.created_ms + self._linger_ms))
+                times.append(max(self._resumes_ms(queue), queue.open.created_ms + self._linger_ms))
         return min(times, default=None)
 
     # ---- outcomes ----------------------------------------------------------------------------------------------------

@@ -52,6 +52,8 @@ class ApiKey(IntEnum):
     ELECT_LEADERS = 43
     ALTER_PARTITION_REASSIGNMENTS = 45
     OFFSET_DELETE = 47
+    DESCRIBE_CLIENT_QUOTAS = 48
+    ALTER_CLIENT_QUOTAS = 49
     ALTER_PARTITION = 56
     BROKER_REGISTRATION = 62
     BROKER_HEARTBEAT = 63
@@ -107,10 +109,14 @@ class ProducePartition(Message, frozen=True):
 
 
 class ProduceRequest(Message, frozen=True):
-    """`acks`: 0 no answer, 1 the leader has it flushed (appended under durability=os), -1 below the high watermark."""
+    """`acks`: 0 no answer, 1 the leader has it flushed (appended under durability=os), -1 below the high watermark.
+
+    With `tell_throttle` 0 is answered too, once it is appended: for a gateway that passes a throttle on.
+    """
 
     acks: int
     partitions: list[ProducePartition]
+    tell_throttle: bool = False
 
 
 class ProducedPartition(Message, frozen=True):
@@ -122,7 +128,10 @@ class ProducedPartition(Message, frozen=True):
 
 
 class ProduceResponse(Message, frozen=True):
+    """`throttle_ms`: the client is over its quota; it sends this broker nothing to append for so long (KIP-219)."""
+
     partitions: list[ProducedPartition]
+    throttle_ms: int = 0
 
 
 # ---- Fetch -----------------------------------------------------------------------------------------------------------
@@ -200,7 +209,10 @@ class FetchedPartition(Message, frozen=True):
 
 
 class FetchResponse(Message, frozen=True):
+    """`throttle_ms`: the client is over its quota; it fetches nothing from this broker for so long (KIP-219)."""
+
     partitions: list[FetchedPartition]
+    throttle_ms: int = 0
 
 
 # ---- ListOffsets, OffsetLag, DeleteRecords ---------------------------------------------------------------------------
@@ -405,7 +417,10 @@ class TopicMetadata(Message, frozen=True):
 
 
 class MetadataResponse(Message, frozen=True):
-    """`deleted_topic_ids` is filled for brokers alone: what they may erase, by id."""
+    """From `deleted_topic_ids` on it is filled for brokers alone; those are the topics they may erase.
+
+    `client_quotas` are rates by client id, see `ClientQuota`.
+    """
 
     cluster_id: str
     version: int
@@ -414,6 +429,7 @@ class MetadataResponse(Message, frozen=True):
     topics: list[TopicMetadata]
     deleted_topic_ids: list[bytes] = []
     broker_configs: dict[str, str] = {}
+    client_quotas: dict[str, dict[str, int]] = {}
 
 
 # ---- Administration --------------------------------------------------------------------------------------------------
@@ -543,6 +559,49 @@ class AlteredConfigs(Message, frozen=True):
 
 class AlterConfigsResponse(Message, frozen=True):
     resources: list[AlteredConfigs]
+
+
+PRODUCER_BYTE_RATE, CONSUMER_BYTE_RATE = "producer_byte_rate", "consumer_byte_rate"
+
+
+class DescribeClientQuotasRequest(Message, frozen=True):
+    """Ask for the quotas of all clients that have one."""
+
+
+class ClientQuota(Message, frozen=True):
+    """What a client id may use of each broker, in bytes a second by Kafka's names.
+
+    The empty `client_id` stands for all that have no such rate of their own.
+    """
+
+    client_id: str
+    rates: dict[str, int]
+
+
+class DescribeClientQuotasResponse(Message, frozen=True):
+    quotas: list[ClientQuota]
+
+
+class AlterClientQuota(Message, frozen=True):
+    """Rates as text; None removes one."""
+
+    client_id: str
+    rates: list[AlterConfig]
+
+
+class AlterClientQuotasRequest(Message, frozen=True):
+    entries: list[AlterClientQuota]
+    validate_only: bool = False
+
+
+class AlteredClientQuota(Message, frozen=True):
+    client_id: str
+    error_code: int
+    message: str = ""
+
+
+class AlterClientQuotasResponse(Message, frozen=True):
+    entries: list[AlteredClientQuota]
 
 
 class ElectionType(IntEnum):
@@ -786,6 +845,8 @@ REQUESTS: dict[int, type[Message]] = {
     ApiKey.OFFSET_LAG: OffsetLagRequest,
     ApiKey.OFFSET_FOR_LEADER_EPOCH: OffsetForLeaderEpochRequest,
     ApiKey.DESCRIBE_LOG_DIRS: DescribeLogDirsRequest,
+    ApiKey.DESCRIBE_CLIENT_QUOTAS: DescribeClientQuotasRequest,
+    ApiKey.ALTER_CLIENT_QUOTAS: AlterClientQuotasRequest,
 }
 RESPONSES: dict[int, type[Message]] = {
     ApiKey.PRODUCE: ProduceResponse,
@@ -822,4 +883,6 @@ RESPONSES: dict[int, type[Message]] = {
     ApiKey.OFFSET_LAG: OffsetLagResponse,
     ApiKey.OFFSET_FOR_LEADER_EPOCH: OffsetForLeaderEpochResponse,
     ApiKey.DESCRIBE_LOG_DIRS: DescribeLogDirsResponse,
+    ApiKey.DESCRIBE_CLIENT_QUOTAS: DescribeClientQuotasResponse,
+    ApiKey.ALTER_CLIENT_QUOTAS: AlterClientQuotasResponse,
 }

@@ -1,4 +1,4 @@
-"""`forebay cluster …`: who is there, whether all is well, moving leaders and replicas (settings: cluster_config)."""
+"""`forebay cluster …`: brokers and their health, moving leaders and replicas (settings: cluster_config and _quotas)."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import click
 
 from ingest.wire.codes import ErrorCode
 from ops.cli.cluster_config import alter_config, describe_config
+from ops.cli.cluster_quotas import quotas
 from ops.cli.reached import Failed, bootstrap_option, format_option, open_admin, print_table, reported
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ def cluster() -> None:
 
 cluster.add_command(describe_config)
 cluster.add_command(alter_config)
+cluster.add_command(quotas)
 
 
 @cluster.command()

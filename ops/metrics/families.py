@@ -200,6 +200,12 @@ def broker_families(view: View) -> Iterator[Metric]:
     )
     yield counter("forebay_requests", "Requests taken.", ["request"], sums(view, "requests"))
     yield counter("forebay_produce_errors", "Batches refused, by Kafka's error.", ["error"], sums(view, "errors"))
+    quota = ["quota"]
+    yield counter("forebay_quota_bytes", "Bytes of clients that have a quota.", quota, sums(view, "quota_bytes"))
+    yield counter("forebay_quota_throttled", "Answers that told to wait.", quota, sums(view, "quota_throttled"))
+    yield counter(
+        "forebay_quota_throttle_seconds", "For how long they told to.", quota, sums(view, "quota_throttle_seconds")
+    )
     yield counter("forebay_bad_input", "Messages dropped; log torn, lost or corrupt.", ["reason"], sums(view, "bad"))
     yield histogram(
         view, "forebay_request_duration_seconds", "From the last byte in to the answer.", "request_seconds", "request"

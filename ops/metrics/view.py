@@ -168,6 +168,10 @@ class Watch:
             counts["members_lost", loss.value] = broker.group_members_lost_total.get(loss.value, 0)
         for name in ("runs", "failures", "read_bytes", "written_bytes", "records_dropped"):
             counts[f"cleaner_{name}", str(broker.broker_id)] = getattr(broker.cleaner, f"{name}_total")
+        for kind, quota in (("produce", broker.produce_quota), ("fetch", broker.fetch_quota)):
+            counts["quota_bytes", kind] = quota.bytes_total
+            counts["quota_throttled", kind] = quota.throttled_total
+            counts["quota_throttle_seconds", kind] = quota.throttle_ms_total / 1000
         for request, count in broker.requests_total.items():
             counts["requests", _kafka_name(request)] = count
         for error, count in broker.errors_total.items():

@@ -162,7 +162,7 @@ class Driver:
         (answer,) = [answer for answer in answers if answer.peer == b"client"]
         assert answer.code == ErrorCode.NONE, answer
         body: Any = answer.body
-        return body.topics if hasattr(body, "topics") else body.resources
+        return next((getattr(body, name) for name in ("topics", "resources") if hasattr(body, name)), body)
 
 
 def _peer(broker_id: int) -> bytes:

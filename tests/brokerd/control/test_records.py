@@ -10,6 +10,7 @@ from brokerd.control.embedded import EmbeddedStore
 from brokerd.control.records import (
     BrokerConfigsRecord,
     BrokerRecord,
+    ClientQuotaRecord,
     DeletedTopicRecord,
     PartitionRecord,
     ProducerIdsRecord,
@@ -35,6 +36,16 @@ BASE64 = "AAECAwQFBgcICQoLDA0ODw=="
             BrokerConfigsRecord({"log.retention.ms": "5"}),
             "/config/brokers",
             '{"type":"broker-configs","configs":{"log.retention.ms":"5"}}',
+        ),
+        (
+            ClientQuotaRecord("a/b", {"producer_byte_rate": 1024}),
+            "/config/clients/a%2Fb",
+            '{"type":"client-quota","client_id":"a/b","rates":{"producer_byte_rate":1024}}',
+        ),
+        (
+            ClientQuotaRecord("", {"consumer_byte_rate": 1}),
+            "/config/clients/<default>",
+            '{"type":"client-quota","client_id":"","rates":{"consumer_byte_rate":1}}',
         ),
         (
             BrokerRecord(1, 2, 3, "uuid", ["ipc:///x"], "boot", "/data", "/page", "r", 4, False, [9]),
@@ -68,6 +79,17 @@ def test_a_record_keeps_its_path_and_bytes(record: Record, path: str, value: str
     assert record.path == path
     assert encode_record(record).decode() == value
     assert decode_record(value.encode()) == record
+
+
+@pytest.mark.parametrize("client_id", [".", "..", "<default>", "ä ö", "%2E", "a\0b"])
+def test_every_client_id_has_a_path_of_its_own_that_a_tree_can_have(client_id: str) -> None:
+    path = ClientQuotaRecord(client_id, {}).path
+    name = path.removeprefix("/config/clients/")
+    assert name.isascii()
+    assert name.isprintable()
+    assert "/" not in name
+    assert name.strip(".")
+    assert name not in {ClientQuotaRecord(other, {}).path for other in ("", "...", "%2E%2E") if other != client_id}
 
 
 def test_the_file_says_what_it_is_in_its_first_bytes(tmp_path: Path) -> None:

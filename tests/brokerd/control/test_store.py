@@ -20,6 +20,7 @@ from brokerd.control.image import ClusterImage
 from brokerd.control.records import (
     BrokerConfigsRecord,
     BrokerRecord,
+    ClientQuotaRecord,
     DeletedTopicRecord,
     PartitionRecord,
     ProducerIdsRecord,
@@ -199,6 +200,16 @@ def test_a_put_replaces_a_removal_misses_nothing_and_order_does_not_matter(activ
     active.store.commit([Remove(record) for record in RECORDS[4:7]], controller_epoch=active.epoch)
     active.put(*RECORDS[4:])
     assert contents(active.store.load()) == encoded(RECORDS)
+
+
+def test_quotas_of_any_client_id_are_kept_and_go(active: Candidate) -> None:
+    before = list(active.store.load().records())
+    rates = {"producer_byte_rate": 1, "consumer_byte_rate": 2}
+    quotas = [ClientQuotaRecord(client_id, rates) for client_id in ("", "a/b ü.", "..", "<default>")]
+    active.put(*quotas)
+    assert contents(active.store.load()) == encoded([*before, *quotas])
+    active.store.commit([Remove(quota) for quota in quotas], controller_epoch=active.epoch)
+    assert contents(active.store.load()) == encoded(before)
 
 
 def test_a_commit_needs_no_load_before(active: Candidate, new_candidate: Callable[..., Candidate]) -> None:

@@ -105,7 +105,7 @@ class Served:
     def move(self, high_watermark: int) -> None:
         self.log.high_watermark = high_watermark
         self.produce.committed(self.partition)
-        self.fetch.moved(self.partition)
+        self.fetch.moved(self.partition, 0)
 
     def answers(self, api: ApiKey) -> list[Any]:
         return [decode_body(decode_response([a.header, *a.payload]), api).partitions[0] for a in self.outbox.take()]
@@ -282,7 +282,7 @@ def test_a_deleted_partition_answers_whoever_waits(served: Served) -> None:
     served.ask_produce()
     served.produce.abandon(served.partition, ErrorCode.REQUEST_TIMED_OUT, "deleted")
     served.ask_fetch(0, peer=b"other")
-    served.fetch.abandon(served.partition)
+    served.fetch.abandon(served.partition, 0)
     assert len(served.outbox.take()) == 2
 
 
@@ -354,7 +354,7 @@ def test_a_parked_reader_is_told_when_its_epoch_is_over(served: Served) -> None:
     served.follow()
     served.ask_fetch(0, rack="r", epoch=3)
     served.follow(4)
-    served.fetch.moved(served.partition)
+    served.fetch.moved(served.partition, 0)
     assert served.answers(ApiKey.FETCH)[0].error_code == ErrorCode.FENCED_LEADER_EPOCH
 
 

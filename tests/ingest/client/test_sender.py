@@ -280,3 +280,16 @@ def test_a_partition_takes_the_next_epoch_once_nothing_of_the_last_is_under_way(
     sender.on_produced([old], ok(0), TIMEOUT_MS + 100)
     assert sender.drain(TIMEOUT_MS + 100) == [SendProduce(1, [gathered])]
     assert sequence_of(gathered) == (1, 0)
+
+
+def test_a_broker_that_throttles_is_sent_nothing_until_it_is_over_and_others_are() -> None:
+    sender, queue, other = make_sender(), make_queue(), make_queue(leader=2)
+    batch = send_one(sender, queue, b"a")
+    sender.on_throttled(1, 700, 100)
+    sender.on_produced([batch], ok(0), 100)
+    held, free = gather(sender, queue, [b"b"], 100), gather(sender, other, [b"c"], 100)
+    assert sender.drain(100, force=True) == [SendProduce(2, [free])]
+    assert sender.drain(799, force=True) == []
+    assert sender.next_ms(200) == 800
+    assert sender.drain(800) == [SendProduce(1, [held])]
+    assert sender.throttle_ms_total == 700

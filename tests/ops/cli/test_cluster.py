@@ -24,6 +24,13 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         yield running
 
 
+@pytest.fixture(scope="module")
+def one(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """One broker that no test harms."""
+    with running_cluster(tmp_path_factory.mktemp("one")) as running:
+        yield running
+
+
 def run(cluster: Cluster, command: click.Command, *arguments: str, code: int = 0) -> Result:
     result = CliRunner().invoke(command, [*arguments, "--data-dir", cluster.bootstrap])
     assert result.exit_code == code, f"{result.stdout}{result.stderr}"
@@ -139,3 +146,42 @@ def test_settings_of_all_brokers_change_while_they_run(cluster: Cluster) -> None
     refused = run(cluster, cluster_command, "alter-config", "--set", "num.partitions=x", code=1)
     assert "expected a whole number" in refused.stderr
     assert "nothing to change" in run(cluster, cluster_command, "alter-config", code=2).stderr
+
+
+def test_quotas_of_clients_are_shown_set_and_deleted(cluster: Cluster) -> None:
+    assert "No client has a quota" in run(cluster, cluster_command, "quotas", "describe").stderr
+    alter = ("quotas", "alter")
+    dry = run(cluster, cluster_command, *alter, "--default", "--set", "producer_byte_rate=5", "--dry")
+    assert dry.stdout == "<default>: producer_byte_rate can be changed\n"
+    assert as_json(cluster, cluster_command, "quotas", "describe") == []
+    run(cluster, cluster_command, *alter, "--default", "client-id", "--set", "producer_byte_rate=1048576")
+    both = ("--set", "producer_byte_rate=2", "--set", "consumer_byte_rate=3")
+    done = run(cluster, cluster_command, *alter, "--name", "client-id=a=b", *both)
+    assert done.stdout == "a=b: producer_byte_rate, consumer_byte_rate changed\n"
+    run(cluster, cluster_command, *alter, "--entity-name", "app", "--add-config", "consumer_byte_rate=4")
+    assert as_json(cluster, cluster_command, "quotas", "describe") == [
+        {"client_id": None, "producer_byte_rate": 1048576},
+        {"client_id": "a=b", "producer_byte_rate": 2, "consumer_byte_rate": 3},
+        {"client_id": "app", "consumer_byte_rate": 4},
+    ]
+    shown = [line.split() for line in run(cluster, cluster_command, "quotas", "describe").stdout.splitlines()]
+    assert shown[:2] == [["CLIENT-ID", "QUOTA", "BYTES/S"], ["<default>", "producer_byte_rate", "1048576"]]
+    run(cluster, cluster_command, *alter, "--name", "app", "--delete", "consumer_byte_rate")
+    assert len(as_json(cluster, cluster_command, "quotas", "describe")) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "text"),
+    [
+        (("--set", "producer_byte_rate=1"), 2, "name a client with --name"),
+        (("--name", "a", "--default", "--set", "producer_byte_rate=1"), 2, "name a client with --name"),
+        (("--name", "user=a", "--set", "producer_byte_rate=1"), 2, "those of client ids"),
+        (("--default", "user", "--set", "producer_byte_rate=1"), 2, "those of client ids"),
+        (("--name", "client-id=", "--set", "producer_byte_rate=1"), 2, "an empty client id"),
+        (("--name", "a"), 2, "nothing to change"),
+        (("--name", "a", "--set", "producer_byte_rate=1.5"), 1, "expected a whole number of bytes a second"),
+        (("--name", "a", "--set", "request_percentage=1"), 1, "expected producer_byte_rate or consumer_byte_rate"),
+    ],
+)
+def test_quotas_that_can_not_be_are_refused(one: Cluster, arguments: tuple[str, ...], code: int, text: str) -> None:
+    assert text in run(one, cluster_command, "quotas", "alter", *arguments, code=code).stderr

@@ -85,12 +85,6 @@ class Brokers:
             raise outcome.error
         return outcome.body, outcome.payload
 
-    def tell(self, broker_id: int, body: Message, *, timeout_ms: int, payload: Sequence[Buffer] = ()) -> bool:
-        """Send a request that is not answered; False: there is no connection."""
-        sent = self._cluster.send(broker_id, body, None, timeout_ms=timeout_ms, payload=payload)
-        self._soon()
-        return sent
-
     async def ask_any(self, body: Message, *, timeout_ms: int) -> Any:
         """Ask whichever broker is connected, again while there is none.
 
@@ -129,6 +123,11 @@ class Brokers:
     def cluster_id(self) -> str:
         """Return the cluster's id, empty before the first metadata."""
         return self._cluster.cluster_id
+
+    @property
+    def version(self) -> int:
+        """Return the version of the metadata, -1 before the first."""
+        return self._cluster.version
 
     @property
     def all(self) -> dict[int, BrokerMetadata]:

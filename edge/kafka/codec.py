@@ -98,6 +98,8 @@ APIS = {
         _api(admin, "AlterPartitionReassignments", 0, 0),
         _api(admin, "ListPartitionReassignments", 0, 0),
         _api(consumer, "OffsetDelete", 0, 0),
+        _api(admin, "DescribeClientQuotas", 0, 1),
+        _api(admin, "AlterClientQuotas", 0, 1),
         _api(admin, "DescribeCluster", 0, 1),
     )
 }

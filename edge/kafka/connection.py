@@ -58,6 +58,7 @@ class Connection(asyncio.Protocol):
         self._under_way: deque[asyncio.Task[Sequence[Buffer]]] = deque()
         self._reading = True
         self._can_write = True
+        self._throttled: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
@@ -81,6 +82,8 @@ class Connection(asyncio.Protocol):
             task.cancel()
         self._under_way.clear()
         self._waiting.clear()
+        if self._throttled is not None:
+            self._throttled.cancel()
         self._transport = None
         self._gateway.left(self)
 
@@ -90,7 +93,7 @@ class Connection(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._can_write = True
-        self._advance()
+        self._go_on()
 
     def _malformed(self, error: Exception) -> None:
         self._gateway.counters.malformed += 1
@@ -107,7 +110,7 @@ class Connection(asyncio.Protocol):
     def _advance(self) -> None:
         """Begin with what has come. A Fetch, whose answer may be large, waits until all before it is sent."""
         loop = asyncio.get_running_loop()
-        while self._waiting and len(self._under_way) < REQUESTS_MAX:
+        while self._waiting and len(self._under_way) < REQUESTS_MAX and not self._is_throttled():
             head = decode_head(self._waiting[0])
             if head.api_key == FETCH and (self._under_way or not self._can_write):
                 break
@@ -158,14 +161,19 @@ class Connection(asyncio.Protocol):
                 parts = task.result()
                 if parts:
                     self._transport.writelines(parts)  # type: ignore[arg-type]
+        self._go_on()
+
+    def _go_on(self) -> None:
         try:
             self._advance()
         except Malformed as error:
             self._malformed(error)
 
     def _regulate(self) -> None:
-        """Read the socket, or not, by what is under way and what the client has not read."""
-        wanted = len(self._under_way) + len(self._waiting) < REQUESTS_MAX and self._can_write
+        """Read the socket, or not, by what is under way, what the client has not read, and its quota."""
+        wanted = (
+            len(self._under_way) + len(self._waiting) < REQUESTS_MAX and self._can_write and not self._is_throttled()
+        )
         if wanted == self._reading or self._transport is None or self._transport.is_closing():
             return
         self._reading = wanted
@@ -173,6 +181,17 @@ class Connection(asyncio.Protocol):
             self._transport.resume_reading()
         else:
             self._transport.pause_reading()
+
+    def _is_throttled(self) -> bool:
+        """Tell whether nothing more is taken of this client for its quota; it goes on by itself."""
+        throttle_ms = self._context.throttle_ms if self._context is not None else 0
+        if throttle_ms and self._throttled is None:
+            self._throttled = asyncio.get_running_loop().call_later(throttle_ms / 1000, self._unthrottle)
+        return throttle_ms > 0
+
+    def _unthrottle(self) -> None:
+        self._throttled = None
+        self._go_on()
 
     def close(self) -> None:
         """Close once what was answered is sent."""

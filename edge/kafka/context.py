@@ -6,10 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from edge.kafka.brokers import Brokers
+from edge.kafka.client_quotas import ClientQuotas
 from edge.kafka.config import KafkaConfig
 from edge.kafka.coordinators import Coordinators
 from edge.kafka.doorbells import Doorbells
 from edge.kafka.local_logs import LocalLogs
+from ingest.client.cluster import monotonic_ms
+
+THROTTLE_MS_MAX = 30_000  # a connection is not read
 
 
 @dataclass(slots=True)
@@ -22,18 +26,32 @@ class Context:
         ports: By broker id, of those that have one of their own.
         client_ip: Of the peer.
         own_port: By which this client came, as `ports` has it.
+        throttled_until_ms: The client is over its quota: its connection is not read before (KIP-219); monotonic.
     """
 
     brokers: Brokers
     coordinators: Coordinators
     logs: LocalLogs
     doorbells: Doorbells
+    quotas: ClientQuotas
     config: KafkaConfig
     host: str
     port: int
     ports: Mapping[int, int]
     client_ip: str
     own_port: int
+    throttled_until_ms: int = 0
+
+    def throttle(self, throttle_ms: int) -> None:
+        """Take note that a broker wants nothing from this client for a while."""
+        if throttle_ms > 0:
+            until_ms = monotonic_ms() + min(throttle_ms, THROTTLE_MS_MAX)
+            self.throttled_until_ms = max(self.throttled_until_ms, until_ms)
+
+    @property
+    def throttle_ms(self) -> int:
+        """Return for how long it wants nothing, 0: it may send."""
+        return max(0, self.throttled_until_ms - monotonic_ms())
 
     def address(self, broker_id: int) -> tuple[str, int]:
         """Return where this client finds a broker: at the gateway, whose listeners are all alike."""

@@ -11,6 +11,7 @@ from functools import partial
 import structlog
 
 from edge.kafka.brokers import Brokers
+from edge.kafka.client_quotas import ClientQuotas
 from edge.kafka.config import KafkaConfig
 from edge.kafka.connection import Connection
 from edge.kafka.context import Context
@@ -46,10 +47,11 @@ class Gateway:
         self._coordinators = Coordinators(self._brokers)
         self._logs = LocalLogs(self._brokers, loop)
         self._doorbells = Doorbells(self._brokers, loop)
+        self._quotas = ClientQuotas(self._brokers)
         self._connections: set[Connection] = set()
         self._servers: list[asyncio.Server] = []
         self._ports: dict[int, int] = {}
-        self._following: asyncio.Task[None] | None = None
+        self._following: list[asyncio.Task[None]] = []
         self.port = -1
 
     async def start(self) -> None:
@@ -62,7 +64,7 @@ class Gateway:
         _log.info("listening", host=self.config.host, port=self.port)
         await self._brokers.known(METADATA_TIMEOUT_MS)
         await self._add_listeners()
-        self._following = self._loop.create_task(self._follow())
+        self._following = [self._loop.create_task(one) for one in (self._follow(), self._quotas.follow())]
 
     async def _listen(self, port: int) -> int:
         host = self.config.host
@@ -101,8 +103,8 @@ class Gateway:
 
     async def stop(self) -> None:
         """Close the listeners and all connections."""
-        if self._following is not None:
-            self._following.cancel()
+        for task in self._following:
+            task.cancel()
         for server in self._servers:
             server.close()
         for connection in list(self._connections):
@@ -141,6 +143,7 @@ class Gateway:
             self._coordinators,
             self._logs,
             self._doorbells,
+            self._quotas,
             config,
             config.advertised_host or here[0],
             self.port + moved,

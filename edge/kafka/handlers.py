@@ -16,6 +16,7 @@ from edge.kafka.apis import (
     offsets,
     produce,
     producer_ids,
+    quotas,
     topics,
 )
 from edge.kafka.codec import API_VERSIONS, APIS, Request
@@ -52,6 +53,8 @@ HANDLERS: dict[int, Handler] = {
     45: cluster.alter_reassignments,
     46: cluster.list_reassignments,
     47: offsets.offset_delete,
+    48: quotas.describe_client_quotas,
+    49: quotas.alter_client_quotas,
     60: cluster.describe_cluster,
 }
 assert HANDLERS.keys() | {API_VERSIONS} == APIS.keys()

@@ -84,10 +84,12 @@ def current_epoch(told: int, partition: PartitionMetadata) -> int:
 def client_code(code: int, told: int = -1) -> int:
     """Return a leader's code in the words of a client that knows no topic id, and an epoch only where it told one.
 
-    Librdkafka gives a batch up for a FENCED_LEADER_EPOCH, which Kafka never answers to Produce.
+    Librdkafka gives a batch up for a FENCED_LEADER_EPOCH, which Kafka never answers to Produce, nor that too many wait.
     """
     if code == ErrorCode.UNKNOWN_TOPIC_ID:
         return int(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION)
+    if code == ErrorCode.THROTTLING_QUOTA_EXCEEDED:
+        return int(ErrorCode.REQUEST_TIMED_OUT)
     if told < 0 and code in (ErrorCode.FENCED_LEADER_EPOCH, ErrorCode.UNKNOWN_LEADER_EPOCH):
         return int(ErrorCode.NOT_LEADER_OR_FOLLOWER)
     return code

@@ -60,14 +60,14 @@ async def fetch(context: Context, request: Request) -> list[Buffer]:
     deadline_ms = monotonic_ms() + min(max(body.max_wait_ms, 0), WAIT_MS_MAX)
     while True:
         wanted, outcomes = _resolve(context, body)
-        await _read(context, body, wanted, outcomes)
+        await _read(context, request, wanted, outcomes)
         size = sum(memoryview(part).nbytes for outcome in outcomes.values() for part in outcome.records)
-        if size >= body.min_bytes or any(_is_news(outcome) for outcome in outcomes.values()):
+        if size >= body.min_bytes or context.throttle_ms or any(_is_news(outcome) for outcome in outcomes.values()):
             break
         left_ms = deadline_ms - monotonic_ms()
         if left_ms <= 0 or not await context.doorbells.wait(_watched(wanted, outcomes), left_ms / 1000):
             break
-    return encode_fetch(_by_topic(body, outcomes), **say)
+    return encode_fetch(_by_topic(body, outcomes), throttle_ms=context.throttle_ms, **say)
 
 
 def _is_news(outcome: FetchedRecords) -> bool:
@@ -120,16 +120,20 @@ def _by_leader(wanted: Iterable[_Wanted]) -> list[tuple[int, list[_Wanted]]]:
     ]
 
 
-async def _read(context: Context, body: Any, wanted: Sequence[_Wanted], outcomes: dict[Place, FetchedRecords]) -> None:
+async def _read(
+    context: Context, request: Request, wanted: Sequence[_Wanted], outcomes: dict[Place, FetchedRecords]
+) -> None:
     """Find what there is now: in the maps of leaders on this machine, elsewhere by asking.
 
-    Each leader has a share of the bytes that may be answered, by its partitions: none keeps another waiting.
+    Each leader has a share of the bytes that may be answered, by its partitions: none keeps another waiting. A client
+    with a quota is served by leaders alone, which count what it gets.
     """
-    share = min(max(body.max_bytes, 1), RECORDS_BYTES_MAX) // max(1, len(wanted))
+    share = min(max(request.body.max_bytes, 1), RECORDS_BYTES_MAX) // max(1, len(wanted))
+    may_map = not context.quotas.of_fetch(request.client_id)
     mapped: list[_Wanted] = []
     asked: list[_Wanted] = []
     for one in wanted:
-        (mapped if context.logs.has(one.leader, one.leader_epoch, one.item) else asked).append(one)
+        (mapped if may_map and context.logs.has(one.leader, one.leader_epoch, one.item) else asked).append(one)
     left = max(1, share * len(mapped))
     for one in mapped:
         found = await context.logs.read(one.item, left)
@@ -143,19 +147,24 @@ async def _read(context: Context, body: Any, wanted: Sequence[_Wanted], outcomes
     if not asked:
         return
     portions = _by_leader(asked)
-    answers = await asyncio.gather(*(_ask(context, share * len(some), leader, some) for leader, some in portions))
+    answers = await asyncio.gather(
+        *(_ask(context, request.client_id, share * len(some), leader, some) for leader, some in portions)
+    )
     for answer in answers:
         outcomes.update(answer)
 
 
-async def _ask(context: Context, bytes_max: int, leader: int, some: Sequence[_Wanted]) -> dict[Place, FetchedRecords]:
+async def _ask(
+    context: Context, client_id: str, bytes_max: int, leader: int, some: Sequence[_Wanted]
+) -> dict[Place, FetchedRecords]:
     asked = FetchRequest(0, 1, max(1, bytes_max), [one.item for one in some])
     try:
-        answer, payload = await context.brokers.ask(leader, asked, timeout_ms=GRACE_MS)
+        answer, payload = await context.brokers.ask(leader, asked, timeout_ms=GRACE_MS, client_id=client_id)
     except ForebayError as error:
         code = error.code if isinstance(error, RemoteError) else int(ErrorCode.NOT_LEADER_OR_FOLLOWER)
         context.brokers.outdated(code)
         return {(one.topic, one.item.partition): FetchedRecords(one.item.partition, code) for one in some}
+    context.throttle(answer.throttle_ms)
     outcomes = {}
     for one, item in zip(some, answer.partitions, strict=True):
         context.brokers.outdated(item.error_code)

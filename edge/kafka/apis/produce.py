@@ -42,15 +42,10 @@ async def produce(context: Context, request: Request) -> Any | None:
             outcomes[place] = Outcome(int(refused.code), message=str(refused))
         else:
             batches[leader].append((place, partition, batch))
-    if body.acks == 0:
-        for leader, some in batches.items():
-            asked = ProduceRequest(0, [partition for _, partition, _ in some])
-            context.brokers.tell(leader, asked, timeout_ms=GRACE_MS, payload=[batch for *_, batch in some])
-        return None
-    answers = await asyncio.gather(*(_send(context, body, leader, some) for leader, some in batches.items()))
+    answers = await asyncio.gather(*(_send(context, request, leader, some) for leader, some in batches.items()))
     for answer in answers:
         outcomes.update(answer)
-    return _response(request, body, outcomes)
+    return _response(request, body, outcomes, context.throttle_ms) if body.acks else None
 
 
 def _checked(context: Context, body: ProduceBody, item: ProducedRecords) -> tuple[int, ProducePartition, bytes]:
@@ -75,14 +70,19 @@ def _checked(context: Context, body: ProduceBody, item: ProducedRecords) -> tupl
 
 
 async def _send(
-    context: Context, body: ProduceBody, leader: int, some: list[tuple[Place, ProducePartition, bytes]]
+    context: Context, request: Request, leader: int, some: list[tuple[Place, ProducePartition, bytes]]
 ) -> dict[Place, Outcome]:
+    body: ProduceBody = request.body
     timeout_ms = min(max(body.timeout_ms, 1), TIMEOUT_MS_MAX)
-    asked = ProduceRequest(body.acks, [partition for _, partition, _ in some])
+    asked = ProduceRequest(body.acks, [partition for _, partition, _ in some], tell_throttle=True)
     places = [place for place, *_ in some]
     try:
         answer, _ = await context.brokers.ask(
-            leader, asked, timeout_ms=timeout_ms + GRACE_MS, payload=[batch for *_, batch in some]
+            leader,
+            asked,
+            timeout_ms=timeout_ms + GRACE_MS,
+            payload=[batch for *_, batch in some],
+            client_id=request.client_id,
         )
     except RemoteError as error:
         return dict.fromkeys(places, Outcome(error.code, message=str(error)))
@@ -92,12 +92,13 @@ async def _send(
     except ForebayError as error:
         context.brokers.outdated(ErrorCode.NOT_LEADER_OR_FOLLOWER)
         return dict.fromkeys(places, Outcome(int(ErrorCode.REQUEST_TIMED_OUT), message=str(error)))
+    context.throttle(answer.throttle_ms)
     for item in answer.partitions:
         context.brokers.outdated(item.error_code)
     return dict(zip(places, answer.partitions, strict=True))
 
 
-def _response(request: Request, body: ProduceBody, outcomes: dict[Place, Outcome]) -> Any:
+def _response(request: Request, body: ProduceBody, outcomes: dict[Place, Outcome], throttle_ms: int) -> Any:
     response = request.api.response
     topic_kind = response.TopicProduceResponse
     kind = topic_kind.PartitionProduceResponse
@@ -116,4 +117,4 @@ def _response(request: Request, body: ProduceBody, outcomes: dict[Place, Outcome
             )
         )
     topics = [topic_kind(name=name, partition_responses=items) for name, items in by_topic.items()]
-    return response(responses=topics, throttle_time_ms=0)
+    return response(responses=topics, throttle_time_ms=throttle_ms)

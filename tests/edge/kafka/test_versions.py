@@ -189,6 +189,14 @@ def fields_of(key: int, version: int, topic: str) -> dict[str, Any]:
             return {"timeout_ms": 5000, "topics": [kind(name=topic, partitions=[partition])]}
         case 46:
             return {"timeout_ms": 5000, "topics": None}
+        case 48:
+            component = request.ComponentData(entity_type="client-id", match_type=2, match=None)
+            return {"components": [component], "strict": False}
+        case 49:
+            kind = request.EntryData
+            entity = kind.EntityData(entity_type="client-id", entity_name=f"c-{version}")
+            change = kind.OpData(key="producer_byte_rate", value=1e9, remove=False)
+            return {"entries": [kind(entity=[entity], ops=[change])], "validate_only": True}
         case 47:
             kind = request.OffsetDeleteRequestTopic
             partition = kind.OffsetDeleteRequestPartition(partition_index=0)

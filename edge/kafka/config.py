@@ -9,13 +9,17 @@ import msgspec
 from ingest.errors import ConfigError
 from ingest.limits import MIB
 
+PROCESSES_MAX = 16
+
 
 class KafkaConfig(msgspec.Struct, frozen=True, kw_only=True):
     """One Kafka gateway.
 
     Attributes:
         bootstrap: The data directory of an appliance on this machine, or tcp://host:port,…
-        port: 0: any free one; -1: there is no gateway.
+        port: Of the first broker id, the others' are each two higher; 0: any free ones; -1: there is no gateway.
+        broker_ports: By id, of the brokers of this machine; empty: of a gateway that stands alone, which has all ids.
+        processes: How many listen on the same ports, for more cores.
         allow_insecure: Listen beyond loopback although this version neither encrypts nor asks who it is.
         advertised_host, advertised_port: Where clients are told to connect to; empty and 0: where they have connected.
         request_bytes_max: The largest Produce; other requests are `other_bytes_max` at most.
@@ -25,7 +29,9 @@ class KafkaConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     bootstrap: str
     host: str = "127.0.0.1"
-    port: int = -1
+    port: int = 9092
+    broker_ports: dict[int, int] = {}
+    processes: int = 1
     allow_insecure: bool = False
     advertised_host: str = ""
     advertised_port: int = 0
@@ -45,6 +51,8 @@ class KafkaConfig(msgspec.Struct, frozen=True, kw_only=True):
                 f"kafka: request_bytes_max={self.request_bytes_max} and other_bytes_max={self.other_bytes_max}: "
                 "expected 1 MiB <= other_bytes_max <= request_bytes_max <= 1 GiB"
             )
+        if not 1 <= self.processes <= PROCESSES_MAX:
+            raise ConfigError(f"kafka: processes={self.processes}: expected 1 to {PROCESSES_MAX}")
         if not 0 <= self.advertised_port <= 65_535:
             raise ConfigError(f"kafka: advertised_port={self.advertised_port} is no port")
         if not _is_loopback(self.host) and not self.allow_insecure:

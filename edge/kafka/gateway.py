@@ -18,6 +18,7 @@ from edge.kafka.context import Context
 from edge.kafka.coordinators import Coordinators
 from edge.kafka.doorbells import Doorbells
 from edge.kafka.local_logs import LocalLogs
+from edge.kafka.places import Places
 from edge.kafka.stats import Counters, KafkaStats
 from edge.role import OnFailed, run_role
 from ingest.errors import ConfigError
@@ -26,7 +27,6 @@ from ingest.lifeline import Lifeline
 BACKLOG = 1024
 METADATA_TIMEOUT_MS = 5_000
 LOOK_S = 1.0
-PORTS_A_BROKER = 2  # one without TLS, and the next one for TLS
 
 _log = structlog.get_logger("kafka")
 
@@ -50,7 +50,7 @@ class Gateway:
         self._quotas = ClientQuotas(self._brokers)
         self._connections: set[Connection] = set()
         self._servers: list[asyncio.Server] = []
-        self._ports: dict[int, int] = {}
+        self._places = Places(config)
         self._following: list[asyncio.Task[None]] = []
         self.port = -1
 
@@ -62,6 +62,7 @@ class Gateway:
         """
         self.port = await self._listen(self.config.port)
         _log.info("listening", host=self.config.host, port=self.port)
+        await self._add_listeners()
         await self._brokers.known(METADATA_TIMEOUT_MS)
         await self._add_listeners()
         self._following = [self._loop.create_task(one) for one in (self._follow(), self._quotas.follow())]
@@ -69,7 +70,9 @@ class Gateway:
     async def _listen(self, port: int) -> int:
         host = self.config.host
         try:
-            server = await self._loop.create_server(partial(Connection, self), host, port, backlog=BACKLOG)
+            server = await self._loop.create_server(
+                partial(Connection, self), host, port, backlog=BACKLOG, reuse_port=self.config.processes > 1
+            )
         except OSError as error:
             raise ConfigError(f"kafka: can't listen on {host}:{port}: {error.strerror or error}") from None
         self._servers.append(server)
@@ -82,24 +85,19 @@ class Gateway:
             await self._add_listeners()
 
     async def _add_listeners(self) -> None:
-        """Give every broker id a port of its own: many clients take two ids at one address for one broker.
-
-        Source: librdkafka's `rd_kafka_broker_update` gives a known address the id that was named last.
-        """
-        for index, broker_id in enumerate(sorted(self._brokers.all)):
-            if broker_id in self._ports:
-                continue
-            if index == 0:
-                self._ports[broker_id] = self.port
-                continue
-            wanted = self.config.port + PORTS_A_BROKER * index if self.config.port else 0
-            try:
-                self._ports[broker_id] = await self._listen(wanted)
-            except ConfigError as error:
-                self._ports[broker_id] = self.port
-                _log.error(
-                    "a broker has no port of its own: old clients will not find it", broker=broker_id, reason=str(error)
-                )
+        """Give every broker id that has none a port of its own."""
+        for place in self._places.missing(self._brokers.all):
+            port = self.port
+            if place.port not in (0, port) or self._places.told:
+                try:
+                    port = await self._listen(place.port)
+                except ConfigError as error:
+                    _log.error(
+                        "a broker has no port of its own: old clients will not find it",
+                        broker=place.broker_id,
+                        reason=str(error),
+                    )
+            self._places.told[place.broker_id] = place.told or port
 
     async def stop(self) -> None:
         """Close the listeners and all connections."""
@@ -137,7 +135,6 @@ class Gateway:
         here = transport.get_extra_info("sockname")
         peer = transport.get_extra_info("peername")
         config = self.config
-        moved = config.advertised_port - self.port if config.advertised_port else 0
         return Context(
             self._brokers,
             self._coordinators,
@@ -146,10 +143,10 @@ class Gateway:
             self._quotas,
             config,
             config.advertised_host or here[0],
-            self.port + moved,
-            {broker_id: port + moved for broker_id, port in self._ports.items()} if moved else self._ports,
+            config.advertised_port or self.port,
+            self._places.told,
             peer[0] if peer else "",
-            here[1] + moved,
+            here[1] + (config.advertised_port - self.port if config.advertised_port else 0),
         )
 
     def entered(self, connection: Connection) -> bool:

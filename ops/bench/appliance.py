@@ -73,7 +73,7 @@ class Appliance:
 def running_appliance(*arguments: str, data_dir: Path | None = None) -> Iterator[Appliance]:
     """Start an appliance, in a directory that is removed afterwards unless it is given, and end it."""
     directory = data_dir or Path(tempfile.mkdtemp(prefix="forebay-bench-"))
-    appliance = Appliance(directory, ["--mqtt-port", "0", "--http-port", "0", *arguments])
+    appliance = Appliance(directory, ["--mqtt-port", "0", "--kafka-port", "0", "--http-port", "0", *arguments])
     try:
         try:
             appliance.up()

@@ -215,7 +215,9 @@ def _ports(data_dir: Path, settings: Settings, found: Found | None) -> Iterator[
         try:
             check_port(listener)
         except ForebayError as error:
-            yield Check("ports", PROBLEM, str(error), "`forebay up` would fail", f"set another with {listener.setting}")
+            state = WARNING if listener.optional else PROBLEM
+            why = f"`forebay up` would {'leave it out' if listener.optional else 'fail'}"
+            yield Check("ports", state, str(error), why, f"set another with {listener.setting}")
         else:
             yield Check("ports", OK, f"{what} is free")
 

@@ -42,7 +42,7 @@ _PATIENCE_SECONDS = 5.0  # a start that takes longer says what it waits for
 @data_dir_option
 @config_option
 @click.option("--mqtt-port", type=click.IntRange(-1, 65535), help="0: any free one; -1: none.  [default: 1883]")
-@click.option("--kafka-port", type=click.IntRange(-1, 65535), help="0: any free one; -1: none.  [default: -1]")
+@click.option("--kafka-port", type=click.IntRange(-1, 65535), help="0: any free one; -1: none.  [default: 9092]")
 @click.option("--http-port", type=click.IntRange(0, 65535), help="Metrics and health.  [default: 9644]")
 @click.option("--zookeeper", metavar="HOST:PORT,…/FOLDER", help="Be one of several machines, which meet there.")
 @click.option("--join", is_flag=True, help="Become part of the cluster that is there already.")
@@ -81,7 +81,7 @@ def up(
     \b
       forebay up                                     here, until Ctrl-C
       forebay up --detach --data-dir ./data          in the background
-      forebay up --detach --mqtt-port 0 --http-port 0    on any free ports
+      forebay up --detach --mqtt-port 0 --kafka-port 0 --http-port 0    on any free ports
 
     \b
     Several machines are one cluster; the first leaves --join out:

@@ -13,6 +13,7 @@ from brokerd.control.broker_settings import BROKER_SETTINGS, EffectiveConfigs
 from brokerd.control.configs import check_broker_configs
 from brokerd.control.limits import CONTROL_LIMITS
 from edge.kafka.config import KafkaConfig
+from edge.kafka.places import port_of
 from edge.mqtt.config import BridgeConfig, MqttConfig, is_loopback, read_secret
 from edge.mqtt.passwords import read_users
 from edge.mqtt.tls import Certificates, trusting
@@ -126,6 +127,11 @@ class Settings:
     def has_kafka(self) -> bool:
         """Whether there is a Kafka gateway: it has a port to listen on."""
         return int(self["kafka", "port"]) >= 0
+
+    @property
+    def wants_kafka(self) -> bool:
+        """Whether anything is set of the Kafka gateway, which else is there by default."""
+        return any(self.is_set(key) for key in self._values if key[0] == "kafka")
 
     @property
     def has_bridge(self) -> bool:
@@ -296,6 +302,9 @@ def _check_kafka(merged: Settings) -> None:
     _check_ports(merged, ("kafka", "port"))
     if merged.has_kafka:
         merged.kafka("").check()
+        port, highest = merged["kafka", "port"], port_of(PORT_MAX, 1 - int(merged["broker", "brokers"] or 1))
+        if port > highest:
+            raise ConfigError(f"kafka.port={port}: brokers take every other port from there on; {highest} at most")
 
 
 def _check_ports(merged: Settings, *keys: Key) -> None:

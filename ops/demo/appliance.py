@@ -62,7 +62,7 @@ class DemoAppliance:
             DemoError: it did not start; what it said is in the message.
         """
         command = [sys.executable, "-m", "ops.cli.main", "up", "--data-dir", str(self.data_dir)]
-        command += ["--brokers", str(self._brokers), "--mqtt-port", "0", "--http-port", "0"]
+        command += ["--brokers", str(self._brokers), "--mqtt-port", "0", "--kafka-port", "-1", "--http-port", "0"]
         environment = {key: value for key, value in os.environ.items() if not key.startswith("FOREBAY_")}
         with tempfile.TemporaryFile() as said:
             self._child = subprocess.Popen(

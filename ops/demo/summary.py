@@ -84,7 +84,7 @@ def next_lines(data_dir: Path | None) -> list[str]:
     lines = [
         "Try next:",
         f"  export FOREBAY_DATA_DIR={where}",
-        f"  {program} up --detach --mqtt-port 0 --http-port 0",
+        f"  {program} up --detach --mqtt-port 0 --kafka-port 0 --http-port 0",
     ]
     if not kept:
         lines += [

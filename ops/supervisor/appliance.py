@@ -98,7 +98,10 @@ def _prepare(start: Start, directory: DataDir, reporter: Reporter) -> Supervisor
     alive = {survivor.process.name for survivor in survivors}
     try:
         asked = listeners(settings, member.broker_ids)
-        ports = pick_ports(asked, state.ports if state else {}, alive)
+        picked = pick_ports(asked, state.ports if state else {}, alive)
+        for text in picked.warnings:
+            reporter.note("warning", text)
+        ports = picked.ports
         site = Site(
             data_dir=directory.path,
             run_dir=run_dir,

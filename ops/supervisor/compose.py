@@ -9,6 +9,7 @@ import msgspec
 
 from brokerd.config import BrokerConfig
 from brokerd.control.config import ControllerConfig
+from edge.kafka.places import port_of
 from ops.config.settings import Settings, advertised_of, listener_of
 from ops.metrics.config import MonitorConfig
 from ops.supervisor.membership import Member
@@ -50,8 +51,13 @@ def process_names(settings: Settings, broker_ids: Sequence[int]) -> list[str]:
     if settings.has_bridge:
         names.append(BRIDGE)
     if settings.has_kafka:
-        names.append(KAFKA)
+        names += kafka_names(settings)
     return names
+
+
+def kafka_names(settings: Settings) -> tuple[str, ...]:
+    """Return the names of the Kafka gateway's processes, which listen on the same ports."""
+    return (KAFKA, *(f"{KAFKA}-{number}" for number in range(2, settings["kafka", "processes"] + 1)))
 
 
 def listeners(settings: Settings, broker_ids: Sequence[int]) -> list[Listener]:
@@ -62,8 +68,11 @@ def listeners(settings: Settings, broker_ids: Sequence[int]) -> list[Listener]:
         found.append(Listener("mqtt", (GATEWAY,), host, settings["mqtt", "port"], "--mqtt-port"))
         found.append(Listener("mqtts", (GATEWAY,), host, settings["mqtt", "tls_port"], "tls_port under [mqtt]"))
     if settings.has_kafka:
-        host, port = settings["kafka", "host"], settings["kafka", "port"]
-        found.append(Listener("kafka", (KAFKA,), host, port, "--kafka-port"))
+        names, host, first = kafka_names(settings), settings["kafka", "host"], settings["kafka", "port"]
+        for index, broker_id in enumerate(broker_ids):
+            name, setting = _kafka_name(index, broker_id), "--kafka-port" + (", the first broker's" if index else "")
+            port = port_of(first, index)
+            found.append(Listener(name, names, host, port, setting, optional=not settings.wants_kafka))
     found.append(Listener("http", (MONITOR,), settings["http", "host"], settings["http", "port"], "--http-port"))
     native = listener_of(settings)
     if native is not None:
@@ -95,9 +104,11 @@ def compose(settings: Settings, site: Site, ports: dict[str, int]) -> list[Proce
     if settings.has_bridge:
         specs.append(process(BRIDGE, "bridge", settings.bridge(bootstrap, state_dir=str(site.data_dir / "mqtt"))))
         expected.append(BRIDGE)
-    if settings.has_kafka:
-        specs.append(process(KAFKA, "kafka", settings.kafka(bootstrap, port=ports["kafka"])))
-        expected.append(KAFKA)
+    if KAFKA in ports:
+        own = {one: ports[_kafka_name(index, one)] for index, one in enumerate(site.member.broker_ids)}
+        kafka = settings.kafka(bootstrap, port=ports[KAFKA], broker_ports=own)
+        specs += [process(name, "kafka", kafka) for name in kafka_names(settings)]
+        expected += kafka_names(settings)
     monitor = MonitorConfig(
         run_dir=str(site.run_dir),
         cluster_id=site.member.cluster_id,
@@ -164,6 +175,10 @@ def _endpoints(settings: Settings, name: str, offset: int, ports: dict[str, int]
 def _port(first: int, offset: int) -> int:
     """Return one of the ports around the first broker's; 0 stays any free one."""
     return first + offset if first else 0
+
+
+def _kafka_name(index: int, broker_id: int) -> str:
+    return f"{KAFKA}-broker-{broker_id}" if index else KAFKA
 
 
 def _tcp_name(index: int) -> str:

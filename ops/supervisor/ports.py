@@ -21,6 +21,7 @@ class Listener(msgspec.Struct, frozen=True):
         processes: Whose it is: one of these listens.
         port: 0: any free one; -1: none.
         setting: What to set to have another.
+        optional: Nobody asked for it: where one of its processes' ports can't be had, they are left out.
     """
 
     name: str
@@ -28,10 +29,18 @@ class Listener(msgspec.Struct, frozen=True):
     host: str
     port: int
     setting: str
+    optional: bool = False
 
 
-def pick_ports(listeners: Iterable[Listener], running: dict[str, int], survivors: set[str]) -> dict[str, int]:
-    """Return the port of each listener.
+class Picked(msgspec.Struct, frozen=True):
+    """The port of each listener that there will be; `warnings` tell of those that are left out."""
+
+    ports: dict[str, int]
+    warnings: list[str]
+
+
+def pick_ports(listeners: Iterable[Listener], running: dict[str, int], survivors: set[str]) -> Picked:
+    """Choose the port of each listener.
 
     Args:
         running: The ports of an appliance that is taken over.
@@ -39,21 +48,37 @@ def pick_ports(listeners: Iterable[Listener], running: dict[str, int], survivors
     Raises:
         ConfigError: a port is taken, or not ours to take.
     """
-    ports: dict[str, int] = {}
-    for listener in listeners:
-        if listener.port < 0:
+    asked = sorted(listeners, key=lambda one: one.optional)  # those give way to what was asked for
+    picked = Picked({}, [])
+    left_out: set[tuple[str, ...]] = set()
+    for listener in asked:
+        if listener.port < 0 or listener.processes in left_out:
             continue
         before = running.get(listener.name) if survivors.intersection(listener.processes) else None
-        if before is not None and listener.port in (0, before):
-            ports[listener.name] = before
-        elif listener.port == 0:
-            ports[listener.name] = _free_port(listener.host, set(ports.values()))
-        else:
-            if listener.port in ports.values():
-                raise ConfigError(f"port {listener.port} is asked for twice; set {listener.setting}")
-            check_port(listener)
-            ports[listener.name] = listener.port
-    return ports
+        try:
+            picked.ports[listener.name] = _pick(listener, before, set(picked.ports.values()))
+        except ConfigError as error:
+            if not listener.optional:
+                raise
+            left_out.add(listener.processes)
+            picked.warnings.append(f"{error}; until then {' and '.join(listener.processes)} does not run")
+    for listener in asked:
+        if listener.processes in left_out:
+            picked.ports.pop(listener.name, None)
+    return picked
+
+
+def _pick(listener: Listener, before: int | None, taken: set[int]) -> int:
+    if before is not None and listener.port in (0, before):
+        return before
+    if listener.port == 0:
+        return _free_port(listener.host, taken)
+    if listener.port in taken:
+        raise ConfigError(
+            f"{listener.name} port {listener.port} is asked for twice; set another with {listener.setting}"
+        )
+    check_port(listener)
+    return listener.port
 
 
 def check_port(listener: Listener) -> None:

@@ -14,7 +14,7 @@ class ProcessSpec(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         name: Its title, and the name of its control socket; unique in the appliance.
-        role: broker, controller, gateway, bridge or monitor.
+        role: broker, controller, gateway, kafka, bridge or monitor.
         entry: `module:function`, called with the config and a lifeline; see ingest.lifeline.
         config_type: `module:Struct` that `config` is decoded to.
         config: The config as JSON.

@@ -76,7 +76,8 @@ class ProcessTree:
     def try_up(self, *, environment: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
         """Run `forebay up --detach` and return how it went."""
         command = [sys.executable, "-m", "ops.cli.main", "up", "--detach", "--data-dir", str(self.data_dir)]
-        command += ["--brokers", str(self.brokers), "--mqtt-port", "0", "--http-port", "0", *self.options]
+        command += ["--brokers", str(self.brokers), "--mqtt-port", "0", "--kafka-port", "-1", "--http-port", "0"]
+        command += self.options
         return subprocess.run(
             command,
             cwd=ROOT,

@@ -50,7 +50,7 @@ class Site:
         listeners = f"tcp://{self.machine.address}:9192"
         self._environment["FOREBAY_ZOOKEEPER_SESSION_TIMEOUT_MS"] = str(session_ms)
         self.forebay(
-            *("up", "--detach", "--brokers", "1", "--mqtt-port", "-1", "--http-port", "0"),
+            *("up", "--detach", "--brokers", "1", "--mqtt-port", "-1", "--kafka-port", "-1", "--http-port", "0"),
             *("--zookeeper", self._connect, "--listeners", listeners, "--allow-insecure-listeners", *options),
         )
         for process in json.loads(self.forebay("status", "--format", "json", code=None))["processes"]:

@@ -19,7 +19,7 @@ from ops.config.paths import shared_memory_dir
 from tests.processes import Processes
 
 COMMAND = (sys.executable, "-m", "ops.cli.main")
-ANY_PORTS = ("--mqtt-port", "0", "--http-port", "0")
+ANY_PORTS = ("--mqtt-port", "0", "--kafka-port", "0", "--http-port", "0")
 
 
 class Forebay:

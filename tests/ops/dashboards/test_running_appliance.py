@@ -37,7 +37,8 @@ def forebay(*arguments: str) -> str:
 def running(tmp_path: Path, processes: Processes) -> Iterator[dict[str, Any]]:
     """A whole appliance; what `forebay status` says of it."""
     data = str(tmp_path / "data")
-    forebay("up", "--detach", "--brokers", "2", "--data-dir", data, "--mqtt-port", "0", "--http-port", "0")
+    ports = ("--mqtt-port", "0", "--kafka-port", "0", "--http-port", "0")
+    forebay("up", "--detach", "--brokers", "2", "--data-dir", data, *ports)
     try:
         status = json.loads(forebay("status", "--data-dir", data, "--format", "json"))
         for pid in [status["supervisor"], *(process["pid"] for process in status["processes"])]:

@@ -16,6 +16,7 @@ class BrokerConfig(msgspec.Struct, frozen=True, kw_only=True):
         tcp_endpoint: ZeroMQ endpoint for clients elsewhere, tcp://host:port, empty for none.
         advertised_tcp_endpoint: What clients elsewhere are told, where there is a `tcp_endpoint`.
         peer_endpoint, peer_tcp_endpoint, advertised_peer_tcp_endpoint: The same for other brokers.
+        kafka_endpoints: Where this machine's Kafka gateway has clients elsewhere find the broker: PLAINTEXT://host:port.
         site: The machine as a failure domain: the same for all brokers of one data directory.
         controller_endpoint: Where the controller listens.
         machine: The boot id of this machine.
@@ -34,6 +35,7 @@ class BrokerConfig(msgspec.Struct, frozen=True, kw_only=True):
     peer_endpoint: str = ""
     peer_tcp_endpoint: str = ""
     advertised_peer_tcp_endpoint: str = ""
+    kafka_endpoints: list[str] = []
     site: str = ""
     rack: str = ""
     local_read: str = "group"

@@ -49,7 +49,7 @@ def _campaign(
     with Guide(config.endpoint, store.controller_endpoint):
         lifeline.ready()  # a machine serves as well while another one's process is the controller
         for broker_id in zookeeper.broker_ids:
-            store.register_broker(broker_id)
+            store.register_broker(broker_id, zookeeper.kafka_endpoints.get(broker_id, ()))
         return store.campaign(lifeline.stop_fd, lifeline.beat)
 
 

@@ -15,6 +15,7 @@ class ZookeeperConfig(msgspec.Struct, frozen=True, kw_only=True):
         credentials: "user:password", or nothing.
         machine: Tells this machine from the others of the cluster, for ever.
         broker_ids: The brokers of this machine; candidates elsewhere see whether it reaches the servers.
+        kafka_endpoints: By broker id, where its machine's Kafka gateway is: PLAINTEXT://host:port.
     """
 
     connect: str
@@ -22,6 +23,7 @@ class ZookeeperConfig(msgspec.Struct, frozen=True, kw_only=True):
     session_timeout_ms: int = SESSION_TIMEOUT_MS
     machine: str
     broker_ids: list[int] = []
+    kafka_endpoints: dict[int, list[str]] = {}
 
 
 class ControllerConfig(msgspec.Struct, frozen=True, kw_only=True):

@@ -60,6 +60,7 @@ class MetadataView:
                     peer_endpoints=broker.peer_endpoints,
                     site=broker.site,
                     draining=broker.draining,
+                    kafka_endpoints=broker.kafka_endpoints,
                 )
                 for _, broker in sorted(image.brokers.items())
             ],

@@ -24,6 +24,7 @@ class BrokerRecord(msgspec.Struct, frozen=True, tag="broker"):
         past_incarnations: The last ones before; they may not register again.
         site: The machine as a failure domain.
         draining: Nothing new is placed there, and what is there moves away.
+        kafka_endpoints: Where Kafka's clients find it, PLAINTEXT://host:port; none without a gateway that they reach.
     """
 
     broker_id: int
@@ -41,6 +42,7 @@ class BrokerRecord(msgspec.Struct, frozen=True, tag="broker"):
     peer_endpoints: list[str] = []
     site: str = ""
     draining: bool = False
+    kafka_endpoints: list[str] = []
 
     @property
     def path(self) -> str:

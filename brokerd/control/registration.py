@@ -185,6 +185,7 @@ def broker_record(
         peer_endpoints=list(broker.peer_endpoints),
         site=broker.site,
         draining=before is not None and before.draining,
+        kafka_endpoints=list(broker.kafka_endpoints),
     )
 
 
@@ -195,13 +196,13 @@ def _check(request: BrokerRegistrationRequest, cluster_id: str, limits: ControlL
             ErrorCode.INVALID_REQUEST,
             f"broker {broker.broker_id} belongs to cluster {request.cluster_id[:64]}, this is {cluster_id}",
         )
-    endpoints = [*broker.endpoints, *broker.peer_endpoints]
+    endpoints = [*broker.endpoints, *broker.peer_endpoints, *broker.kafka_endpoints]
     texts = [broker.machine, broker.log_dir, broker.page_path, broker.rack, broker.site, broker.directory_id]
     if (
         not 0 <= broker.broker_id < 2**31
         or broker.incarnation < 0
         or not 1 <= len(broker.endpoints) <= _ENDPOINTS_MAX
-        or len(broker.peer_endpoints) > _ENDPOINTS_MAX
+        or max(len(broker.peer_endpoints), len(broker.kafka_endpoints)) > _ENDPOINTS_MAX
         or any(len(text) > _TEXT_CHARS_MAX for text in (*texts, *endpoints))
     ):
         raise Refused(ErrorCode.INVALID_REQUEST, f"broker {broker.broker_id}: no valid registration")

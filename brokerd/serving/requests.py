@@ -485,6 +485,7 @@ class RequestHandler:
             device=stats,
             peer_endpoints=self._peer_endpoints,
             site=config.site,
+            kafka_endpoints=config.kafka_endpoints,
         )
         found = self.partitions.local_partitions()
         floor = self.partitions.producer_id_floor()

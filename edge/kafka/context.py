@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from edge.kafka.brokers import Brokers
@@ -11,6 +10,7 @@ from edge.kafka.config import KafkaConfig
 from edge.kafka.coordinators import Coordinators
 from edge.kafka.doorbells import Doorbells
 from edge.kafka.local_logs import LocalLogs
+from edge.kafka.places import PLAINTEXT, Places
 from ingest.client.cluster import monotonic_ms
 
 THROTTLE_MS_MAX = 30_000  # a connection is not read
@@ -23,9 +23,10 @@ class Context:
     Attributes:
         host: Where this client reaches the gateway.
         port: The gateway's first.
-        ports: By broker id, of those that have one of their own.
+        places: Where brokers are found.
         client_ip: Of the peer.
-        own_port: By which this client came, as `ports` has it.
+        own_port: By which this client came, as clients are told it.
+        protocol: Kafka's name of what this client speaks.
         throttled_until_ms: The client is over its quota: its connection is not read before (KIP-219); monotonic.
     """
 
@@ -37,9 +38,10 @@ class Context:
     config: KafkaConfig
     host: str
     port: int
-    ports: Mapping[int, int]
+    places: Places
     client_ip: str
     own_port: int
+    protocol: str = PLAINTEXT
     throttled_until_ms: int = 0
 
     def throttle(self, throttle_ms: int) -> None:
@@ -54,9 +56,11 @@ class Context:
         return max(0, self.throttled_until_ms - monotonic_ms())
 
     def address(self, broker_id: int) -> tuple[str, int]:
-        """Return where this client finds a broker: at the gateway, whose listeners are all alike."""
-        return self.host, self.ports.get(broker_id, self.port)
+        """Return where this client finds a broker: at its machine's gateway; at this one if that has none."""
+        broker = self.brokers.all.get(broker_id)
+        elsewhere = self.places.elsewhere(broker, self.protocol) if broker else None
+        return elsewhere or (self.host, self.places.told.get(broker_id, self.port))
 
     def addressed(self, broker_id: int) -> bool:
         """Whether this client, by the port where it came, speaks to a broker; several may have one port."""
-        return self.address(broker_id)[1] == self.own_port
+        return self.address(broker_id) == (self.host, self.own_port)

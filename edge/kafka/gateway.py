@@ -144,7 +144,7 @@ class Gateway:
             config,
             config.advertised_host or here[0],
             config.advertised_port or self.port,
-            self._places.told,
+            self._places,
             peer[0] if peer else "",
             here[1] + (config.advertised_port - self.port if config.advertised_port else 0),
         )

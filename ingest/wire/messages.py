@@ -373,6 +373,7 @@ class BrokerMetadata(Message, frozen=True):
     """`machine` is the boot id, `endpoints` what clients connect to, the nearest first (ipc before tcp).
 
     `peer_endpoints` is the same for other brokers. `site` names the machine as a failure domain, over its reboots.
+    `kafka_endpoints` is where its machine's gateway has Kafka's clients find it, as Kafka writes it: PLAINTEXT://host:9092.
     """
 
     broker_id: int
@@ -389,6 +390,7 @@ class BrokerMetadata(Message, frozen=True):
     peer_endpoints: list[str] = []
     site: str = ""
     draining: bool = False
+    kafka_endpoints: list[str] = []
 
 
 class PartitionMetadata(Message, frozen=True):

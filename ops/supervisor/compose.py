@@ -9,7 +9,8 @@ import msgspec
 
 from brokerd.config import BrokerConfig
 from brokerd.control.config import ControllerConfig
-from edge.kafka.places import port_of
+from edge.kafka.places import PLAINTEXT, port_of
+from edge.mqtt.config import is_loopback
 from ops.config.settings import Settings, advertised_of, listener_of
 from ops.metrics.config import MonitorConfig
 from ops.supervisor.membership import Member
@@ -19,6 +20,7 @@ from ops.supervisor.spec import ProcessSpec
 
 CONTROLLERS = ("controller-1", "controller-2")
 GATEWAY, BRIDGE, KAFKA, MONITOR = "mqtt", "bridge", "kafka", "monitor"
+ANY_HOST = ("0.0.0.0", "::")
 CONTROLLER_TCP = "controller"  # a listener's name
 PORTS_A_BROKER = 2  # clients', then other brokers'; the one below the first broker's is the controller's
 
@@ -125,6 +127,11 @@ def compose(settings: Settings, site: Site, ports: dict[str, int]) -> list[Proce
 
 def _controller(settings: Settings, site: Site, ports: dict[str, int]) -> ControllerConfig:
     endpoint, advertised = _endpoints(settings, CONTROLLER_TCP, -1, ports)
+    zookeeper = site.member.zookeeper
+    if zookeeper:
+        ids = enumerate(site.member.broker_ids)
+        kafka = {broker_id: _kafka_endpoints(settings, index, broker_id, ports) for index, broker_id in ids}
+        zookeeper = msgspec.structs.replace(zookeeper, kafka_endpoints=kafka)
     return ControllerConfig(
         directory=str(site.data_dir / "controller"),
         cluster_id=site.member.cluster_id,
@@ -132,8 +139,8 @@ def _controller(settings: Settings, site: Site, ports: dict[str, int]) -> Contro
         tcp_endpoint=endpoint,
         advertised_tcp_endpoint=advertised,
         # one file for the machine is one for the cluster; several machines have their settings in the store
-        broker_configs={} if site.member.zookeeper else settings.broker_configs,
-        zookeeper=site.member.zookeeper,
+        broker_configs={} if zookeeper else settings.broker_configs,
+        zookeeper=zookeeper,
     )
 
 
@@ -157,6 +164,7 @@ def _broker(settings: Settings, site: Site, index: int, ports: dict[str, int]) -
         advertised_tcp_endpoint=advertised,
         peer_tcp_endpoint=peer_tcp_endpoint,
         advertised_peer_tcp_endpoint=advertised_peer,
+        kafka_endpoints=_kafka_endpoints(settings, index, broker_id, ports),
         rack=settings["broker", "broker.rack"],
         local_read=settings["broker", "local.read"],
         auto_create_topics_enable=settings["broker", "auto.create.topics.enable"] == "true",
@@ -170,6 +178,24 @@ def _endpoints(settings: Settings, name: str, offset: int, ports: dict[str, int]
     if name not in ports or native is None or told is None:
         return "", ""
     return f"tcp://{native[0]}:{ports[name]}", f"tcp://{told[0]}:{_port(told[1], offset) or ports[name]}"
+
+
+def _kafka_endpoints(settings: Settings, index: int, broker_id: int, ports: dict[str, int]) -> list[str]:
+    """Return where clients on other machines find a broker by this one's Kafka gateway; none if they don't reach it."""
+    name, host = _kafka_name(index, broker_id), kafka_host(settings)
+    if name not in ports or not host:
+        return []
+    return [f"{PLAINTEXT}://{host}:{port_of(settings['kafka', 'advertised_port'], index) or ports[name]}"]
+
+
+def kafka_host(settings: Settings) -> str:
+    """Return the address by which other machines reach the Kafka gateway, "" if they don't."""
+    bound, native, told = settings["kafka", "host"], listener_of(settings), advertised_of(settings)
+    if settings["kafka", "advertised_host"]:
+        return str(settings["kafka", "advertised_host"])
+    if native and told and bound in (*ANY_HOST, native[0]):
+        return told[0]  # where they reach the brokers
+    return "" if bound in ANY_HOST or is_loopback(bound) else str(bound)
 
 
 def _port(first: int, offset: int) -> int:

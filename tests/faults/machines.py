@@ -29,7 +29,11 @@ _RUN_S = 120
 
 
 class Site:
-    """One machine's appliance and its clients. Thread: the test's."""
+    """One machine's appliance and its clients. Thread: the test's.
+
+    Attributes:
+        environment: Of all its commands.
+    """
 
     def __init__(self, machine: Machine, directory: Path, connect: str, processes: Processes) -> None:
         self.machine = machine
@@ -38,7 +42,8 @@ class Site:
         self._directory = directory
         self._processes = processes
         self._runtime = Path(tempfile.mkdtemp(prefix="fb-", dir="/dev/shm"))  # short: sockets are in it
-        self._environment = {**os.environ, "RUNTIME_DIRECTORY": str(self._runtime), "PYTHONPATH": str(ROOT)}
+        own = {"RUNTIME_DIRECTORY": str(self._runtime), "PYTHONPATH": str(ROOT), "FOREBAY_KAFKA_PORT": "-1"}
+        self.environment = {**os.environ, **own}
         self._producer: subprocess.Popen[bytes] | None = None
         directory.mkdir(parents=True, exist_ok=True)
 
@@ -48,9 +53,9 @@ class Site:
 
     def up(self, *options: str, session_ms: int) -> None:
         listeners = f"tcp://{self.machine.address}:9192"
-        self._environment["FOREBAY_ZOOKEEPER_SESSION_TIMEOUT_MS"] = str(session_ms)
+        self.environment["FOREBAY_ZOOKEEPER_SESSION_TIMEOUT_MS"] = str(session_ms)
         self.forebay(
-            *("up", "--detach", "--brokers", "1", "--mqtt-port", "-1", "--kafka-port", "-1", "--http-port", "0"),
+            *("up", "--detach", "--brokers", "1", "--mqtt-port", "-1", "--http-port", "0"),
             *("--zookeeper", self._connect, "--listeners", listeners, "--allow-insecure-listeners", *options),
         )
         for process in json.loads(self.forebay("status", "--format", "json", code=None))["processes"]:
@@ -78,7 +83,7 @@ class Site:
         return subprocess.run(
             self.machine.command(*command),
             cwd=ROOT,
-            env=self._environment,
+            env=self.environment,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -97,7 +102,7 @@ class Site:
             self._producer = self._processes.start(
                 self.machine.command(*command, str(self.data_dir), topic),
                 cwd=ROOT,
-                env=self._environment,
+                env=self.environment,
                 stdout=output,
                 stderr=errors,
             )

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import threading
+import time
+from collections.abc import Sequence
 
 import msgspec
 
 from brokerd.control.zookeeper.session import Grant, Refused, Requests, Session, Unreachable
-from brokerd.control.zookeeper.tree import BROKER_IDS, BrokerNode, Create, Delete, Operation, broker_path
+from brokerd.control.zookeeper.tree import (
+    BROKER_IDS,
+    BrokerNode,
+    Create,
+    Delete,
+    Operation,
+    broker_node,
+    broker_path,
+)
 from ingest.errors import StorageError
 
 _TRIES = 3  # each loses only to another change of the same node
@@ -23,17 +33,17 @@ class Presence:
         self._session = session
         self._machine = machine
         self._mutex = threading.Lock()
-        self._here: set[int] = set()
+        self._here: dict[int, tuple[str, ...]] = {}  # with the endpoints of Kafka's clients
 
     @property
     def wanted(self) -> bool:
         """Whether any broker of this machine is registered."""
         return bool(self._here)
 
-    def want(self, broker_id: int) -> None:
+    def want(self, broker_id: int, kafka_endpoints: Sequence[str]) -> None:
         """Note that a broker is here; `keep` makes it so."""
         with self._mutex:
-            self._here.add(broker_id)
+            self._here[broker_id] = tuple(kafka_endpoints)
 
     def keep(self, requests: Requests) -> None:
         """Make what is missing, also after the session ended or someone removed it.
@@ -45,9 +55,9 @@ class Presence:
         """
         refusal: StorageError | None = None
         with self._mutex:
-            for broker_id in self._here:
+            for broker_id, kafka_endpoints in self._here.items():
                 try:
-                    self._announce(requests, broker_id)
+                    self._announce(requests, broker_id, kafka_endpoints)
                 except StorageError as error:
                     refusal = error
         if refusal is not None:
@@ -76,10 +86,10 @@ class Presence:
             raise Unreachable(f"{self._session.where}: there is no session yet", path=self._session.where)
         return grant
 
-    def _announce(self, requests: Requests, broker_id: int) -> None:
+    def _announce(self, requests: Requests, broker_id: int, kafka_endpoints: Sequence[str]) -> None:
         path = broker_path(broker_id)
         where = f"{self._session.where}: {path}"
-        value = msgspec.json.encode(BrokerNode(self._machine))
+        value = msgspec.json.encode(broker_node(self._machine, kafka_endpoints, time.time_ns() // 1_000_000))
         for _ in range(_TRIES):
             node = requests.get(path)
             session_id = self._grant().session_id

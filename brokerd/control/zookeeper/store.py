@@ -247,12 +247,15 @@ class ZookeeperStore:
 
     # ---- others ------------------------------------------------------------------------------------------------------
 
-    def register_broker(self, broker_id: int) -> None:
+    def register_broker(self, broker_id: int, kafka_endpoints: Sequence[str] = ()) -> None:
         """Have the keeper keep an ephemeral node for it, for as long as this process lives. Does not wait.
 
         A node this machine left from before is replaced, another machine's is not.
+
+        Args:
+            kafka_endpoints: Where Kafka's clients find it, PLAINTEXT://host:port; told to Kafka's tools by that node.
         """
-        self._presence.want(broker_id)
+        self._presence.want(broker_id, kafka_endpoints)
         self._start()
         self._hurry.set()
 

@@ -53,10 +53,22 @@ class ControllerNode(msgspec.Struct, frozen=True):
     controller_epoch: int
 
 
-class BrokerNode(msgspec.Struct, frozen=True):
-    """A broker's presence; `machine` is whose candidate keeps the node."""
+class BrokerNode(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A broker's presence; `machine` is whose candidate keeps the node.
+
+    The rest is what Kafka's brokers write there, version 4, for tools that look for them in ZooKeeper; left out where
+    Kafka's clients don't find the broker at its machine. `host` and `port` are those of PLAINTEXT, null and -1 without.
+    Source: Kafka's BrokerIdZNode, kafka.zk.ZkData.
+    """
 
     machine: str
+    version: int = 0
+    listener_security_protocol_map: dict[str, str] = {}
+    endpoints: list[str] = []
+    host: str | None = ""
+    port: int = 0
+    jmx_port: int = 0
+    timestamp: str = ""
 
 
 class Journal(msgspec.Struct, frozen=True):
@@ -109,6 +121,29 @@ def new_tree(cluster_id: str, broker_configs: Mapping[str, str]) -> list[Operati
         Create(RECORDS),
         *RecordTree().plan([Put(BrokerConfigsRecord(dict(broker_configs)))]),
     ]
+
+
+def broker_node(machine: str, kafka_endpoints: Sequence[str], now_ms: int) -> BrokerNode:
+    """Return what stands in a broker's node.
+
+    Args:
+        kafka_endpoints: PLAINTEXT://host:port and the like; none: Kafka's tools are told nothing.
+        now_ms: ms since 1970.
+    """
+    if not kafka_endpoints:
+        return BrokerNode(machine)
+    by_name = {name: address for name, _, address in (one.partition("://") for one in kafka_endpoints)}
+    host, _, port = by_name.get("PLAINTEXT", "").rpartition(":")
+    return BrokerNode(
+        machine,
+        version=4,
+        listener_security_protocol_map={name: name for name in by_name},
+        endpoints=list(kafka_endpoints),
+        host=host or None,
+        port=int(port or -1),
+        jmx_port=-1,
+        timestamp=str(now_ms),
+    )
 
 
 def broker_path(broker_id: int) -> str:

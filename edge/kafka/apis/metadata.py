@@ -1,4 +1,4 @@
-"""ApiVersions and Metadata: what is served, and where. Every broker id is found at this gateway, at a port of its own.
+"""ApiVersions and Metadata: what is served, and where. Every broker id is found at its machine's gateway.
 
 Source: KIP-511 (ApiVersions), KIP-516 (topic ids), KIP-430 (no authorized operations here).
 """

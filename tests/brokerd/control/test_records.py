@@ -52,7 +52,7 @@ BASE64 = "AAECAwQFBgcICQoLDA0ODw=="
             "/brokers/1",
             '{"type":"broker","broker_id":1,"broker_epoch":2,"incarnation":3,"directory_id":"uuid",'
             '"endpoints":["ipc:///x"],"machine":"boot","log_dir":"/data","page_path":"/page","rack":"r","device":4,'
-            '"alive":false,"past_incarnations":[9],"peer_endpoints":[],"site":"","draining":false}',
+            '"alive":false,"past_incarnations":[9],"peer_endpoints":[],"site":"","draining":false,"kafka_endpoints":[]}',
         ),
         (
             TopicRecord(TOPIC_ID, "sensors", {"retention.ms": "1"}),

@@ -11,6 +11,7 @@ from ingest.wire.codes import ErrorCode
 from ingest.wire.messages import (
     AllocateProducerIdsRequest,
     BrokerHeartbeatRequest,
+    BrokerRegistrationRequest,
     LeaderlessEnd,
     LocalPartition,
     NewTopic,
@@ -18,6 +19,11 @@ from ingest.wire.messages import (
 from replicas.state import NO_LEADER
 from tests.brokerd.control.driver import SESSION_MS, Driver
 from tests.brokerd.control.harness import registration
+
+
+def with_kafka(endpoints: list[str]) -> BrokerRegistrationRequest:
+    found = registration()
+    return msgspec.structs.replace(found, broker=msgspec.structs.replace(found.broker, kafka_endpoints=endpoints))
 
 
 @pytest.fixture
@@ -191,6 +197,13 @@ def test_producer_ids_are_never_reissued(driver: Driver) -> None:
         driver.restart()
 
 
+def test_where_kafkas_clients_find_a_broker_is_kept_and_told(driver: Driver) -> None:
+    driver.ask(with_kafka(["PLAINTEXT://10.0.0.2:9092"]), b"broker-1")
+    driver.restart()
+    (broker,) = driver.metadata(1).brokers
+    assert broker.kafka_endpoints == ["PLAINTEXT://10.0.0.2:9092"]
+
+
 @pytest.mark.parametrize(
     "request_",
     [
@@ -201,6 +214,8 @@ def test_producer_ids_are_never_reissued(driver: Driver) -> None:
         registration(partitions=[LocalPartition(bytes(16), 0, 2**31 - 1, 0)]),
         registration(partitions=[LocalPartition(b"short", 0, 2**60, 0)]),
         registration(directory_id="x" * 5000),
+        with_kafka(["PLAINTEXT://a:9092"] * 17),
+        with_kafka(["PLAINTEXT://" + "x" * 5000]),
     ],
 )
 def test_a_malformed_registration_is_refused_and_changes_nothing(driver: Driver, request_: object) -> None:

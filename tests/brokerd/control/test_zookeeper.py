@@ -445,6 +445,30 @@ def test_presence_that_someone_removed_is_made_again(
     wait_present(candidate, {1})
 
 
+def test_kafkas_tools_find_brokers_that_have_a_gateway(
+    new_candidate: Callable[..., Candidate], ensemble: Ensemble, folder: str
+) -> None:
+    candidate = new_candidate(machine="m")
+    candidate.store.register_broker(0)
+    candidate.store.register_broker(1, ["SSL://log1:9093", "PLAINTEXT://log1:9092"])
+    candidate.store.register_broker(2, ["SSL://log1:9095"])
+    wait_present(candidate, {1, 2})
+    with ensemble.client() as client:
+        nodes = [msgspec.json.decode(client.get(f"/{folder}/brokers/ids/{number}")[0]) for number in (1, 2, 0)]
+    assert int(nodes[0].pop("timestamp")) > 1_700_000_000_000
+    assert nodes[0] == {
+        "machine": nodes[2]["machine"],
+        "version": 4,
+        "listener_security_protocol_map": {"SSL": "SSL", "PLAINTEXT": "PLAINTEXT"},
+        "endpoints": ["SSL://log1:9093", "PLAINTEXT://log1:9092"],
+        "host": "log1",
+        "port": 9092,
+        "jmx_port": -1,
+    }
+    assert (nodes[1]["host"], nodes[1]["port"]) == (None, -1)
+    assert nodes[2].keys() == {"machine"}
+
+
 def test_what_was_registered_during_an_outage_is_seen_after_it(
     new_candidate: Callable[..., Candidate], ensemble: Ensemble
 ) -> None:

@@ -22,6 +22,7 @@ def gateway() -> None:
 
     \b
       forebay gateway run mqtt --bootstrap tcp://log.example:9192
+      forebay gateway run kafka --bootstrap tcp://log.example:9192
       forebay gateway passwd /etc/forebay/mqtt-users alice
     """
 
@@ -52,6 +53,26 @@ def mqtt(data_dir: str | None, bootstrap: str | None, config_file: Path | None, 
         from edge.mqtt.gateway import run as run_gateway
 
         run_gateway(settings.mqtt(resolve_bootstrap(data_dir, bootstrap)), _Alone("mqtt"))
+
+
+@run.command()
+@bootstrap_option
+@config_option
+@click.option("--host", help="Address to listen on.  [default: 127.0.0.1]")
+@click.option("--port", type=click.IntRange(0, 65535), help="Of the first broker; 0: any free ones.  [default: 9092]")
+@click.option("--advertised-host", help="Where clients are told to connect to.  [default: where they have connected]")
+@click.option("--advertised-port", type=click.IntRange(0, 65535), help="The same of the first broker's port.")
+@click.option("--allow-insecure", is_flag=True, default=None, help="Listen beyond loopback without passwords or TLS.")
+def kafka(data_dir: str | None, bootstrap: str | None, config_file: Path | None, **options: Any) -> None:
+    """Serve Kafka's clients: every broker is found here, each at a port of its own, two above the one before.
+
+    Settings stand under [kafka] in the file.
+    """
+    with reported():
+        settings = _settings("kafka", config_file, options)
+        from edge.kafka.gateway import run as run_gateway
+
+        run_gateway(settings.kafka(resolve_bootstrap(data_dir, bootstrap)), _Alone("kafka"))
 
 
 @run.command(name="mqtt-bridge")

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import subprocess
+import sys
 import uuid
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.cluster import running_cluster
 from tests.ops.cli.conftest import Forebay
 from tests.ops.supervisor.conftest import until
+from tests.processes import Processes
 
 confluent_kafka = pytest.importorskip("confluent_kafka")
 AdminClient = pytest.importorskip("confluent_kafka.admin").AdminClient
@@ -33,6 +39,26 @@ def advertised(address: str) -> dict[int, int]:
     """Return the port of each broker id, as one connection is told."""
     admin = AdminClient({"bootstrap.servers": address, **SAYING_LITTLE})
     return {broker.id: broker.port for broker in admin.list_topics(timeout=20).brokers.values()}
+
+
+def test_a_gateway_alone_has_every_broker(processes: Processes, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "ops.cli.main", "gateway", "run", "kafka", "--port", "0"]
+    with running_cluster(tmp_path, brokers=3) as cluster:
+        gateway = processes.start([*command, "--bootstrap", cluster.bootstrap], stdout=subprocess.PIPE, text=True)
+        assert gateway.stdout is not None
+        told = next(line for line in gateway.stdout if line.startswith("{"))
+        address = f"127.0.0.1:{json.loads(told)['port']}"
+        ports = advertised(address)
+        assert ports.keys() == {1, 2, 3}
+        assert len(set(ports.values())) == 3
+        lost: list[Any] = []
+        producer = confluent_kafka.Producer({"bootstrap.servers": address, **SAYING_LITTLE})
+        for number in range(30):
+            producer.produce(TOPIC, b"%d" % number, on_delivery=lambda error, _: error and lost.append(error))
+        assert producer.flush(30) == 0
+        assert not lost
+        gateway.send_signal(signal.SIGTERM)
+        assert gateway.wait(20) == 0
 
 
 def test_several_processes_share_the_ports_and_clients_outlive_one(forebay: Forebay) -> None:

@@ -37,7 +37,7 @@ class FetchRoom:
         unsent: Tells how much more a peer may be sent: for one that does not read, nothing is read from disk.
 
     Attributes:
-        quota: What clients may be sent a second: `consumer_byte_rate`. Readers of the maps take theirs unseen.
+        quota: What clients may be sent a second: `consumer_byte_rate`.
         racks: Of the brokers that are alive; empty: readers are sent nowhere else.
         damaged: Partitions in which damage was met, and where; the owner takes them.
     """
@@ -166,6 +166,7 @@ class FetchRoom:
             del self._by_connection[parked.peer.connection]
         results, payload = self._read(parked)
         total = sum(memoryview(frame).nbytes for frame in payload)
+        counted = self.quota.bytes_per_s(parked.client_id) > 0
         throttle_ms = self.quota.spend(parked.client_id, total, now_ms) if total or parked.throttled else 0
         for item, result in zip(parked.body.partitions, results, strict=True):
             if result.frame >= 0:
@@ -174,7 +175,7 @@ class FetchRoom:
                 size = memoryview(payload[result.frame]).nbytes
                 self.bytes_out[found.topic] = self.bytes_out.get(found.topic, 0) + size
                 self._unsent.decided(parked.peer.connection, size)
-        self._outbox.answer(parked.peer, parked.correlation_id, FetchResponse(results, throttle_ms), payload)
+        self._outbox.answer(parked.peer, parked.correlation_id, FetchResponse(results, throttle_ms, counted), payload)
 
     def _read(self, parked: ParkedFetch) -> tuple[list[FetchedPartition], list[Buffer]]:
         body = parked.body

@@ -38,6 +38,7 @@ from ingest.wire.messages import (
     FetchedPartition,
     FetchPartition,
     FetchRequest,
+    FetchResponse,
     PartitionMetadata,
 )
 
@@ -87,7 +88,8 @@ class Fetcher:
         self._max_wait_ms = max_wait_ms
         self._fetching: set[int] = set()
         self._retry_at_ms: dict[int, int] = {}
-        self._throttled_until_ms: dict[int, int] = {}  # by broker; maps are read meanwhile
+        self._throttled_until_ms: dict[int, int] = {}  # by broker
+        self._counting: set[int] = set()  # brokers that count what is read: maps would be read past them
         self._logs: dict[TopicPartition, LocalLog] = {}
         self._turn = 0
         self.positions: dict[TopicPartition, Position] = {}
@@ -186,7 +188,8 @@ class Fetcher:
 
     def _is_local(self, source: int) -> bool:
         broker = self._cluster.brokers.get(source)
-        return self._local and broker is not None and self._cluster.is_local(broker)
+        may_map = self._local and source not in self._counting
+        return may_map and broker is not None and self._cluster.is_local(broker)
 
     def _look_up(self, now_ms: int) -> None:
         """Ask leaders where positions that are only a time are."""
@@ -310,8 +313,8 @@ class Fetcher:
             self._fetching.discard(source)
             if answered.error is not None:
                 self._failed(source, getattr(answered.error, "code", 0))
-            elif answered.body.throttle_ms > 0:
-                self._throttled_until_ms[source] = monotonic_ms() + answered.body.throttle_ms
+            else:
+                self._heed_quota(source, answered.body)
             items = answered.body.partitions if answered.error is None else [None] * len(asked)
             for (position, *then), item in zip(asked, items, strict=False):
                 now = [position.generation, position.fetch_offset, position.source, position.leader_epoch]
@@ -328,6 +331,14 @@ class Fetcher:
         else:
             for position in positions:
                 position.not_served(now_ms, for_good=False)
+
+    def _heed_quota(self, source: int, answer: FetchResponse) -> None:
+        if answer.throttle_ms > 0:
+            self._throttled_until_ms[source] = monotonic_ms() + answer.throttle_ms
+        if answer.counted:
+            self._counting.add(source)
+        else:
+            self._counting.discard(source)
 
     def _fetched(self, source: int, position: Position, item: FetchedPartition, payload: Any) -> None:
         code = item.error_code

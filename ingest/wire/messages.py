@@ -209,10 +209,14 @@ class FetchedPartition(Message, frozen=True):
 
 
 class FetchResponse(Message, frozen=True):
-    """`throttle_ms`: the client is over its quota; it fetches nothing from this broker for so long (KIP-219)."""
+    """`throttle_ms`: the client is over its quota; it fetches nothing from this broker for so long (KIP-219).
+
+    `counted`: it has a quota, and reads no maps of this broker: what it gets is counted.
+    """
 
     partitions: list[FetchedPartition]
     throttle_ms: int = 0
+    counted: bool = False
 
 
 # ---- ListOffsets, OffsetLag, DeleteRecords ---------------------------------------------------------------------------

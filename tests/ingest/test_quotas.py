@@ -51,11 +51,12 @@ def produce(cluster: Cluster, topic: str, client_id: str, count: int = COUNT) ->
         return time.monotonic() - began, producer.stats()["throttle_ms_total"]
 
 
-def consume(cluster: Cluster, topic: str, client_id: str) -> float:
+def consume(cluster: Cluster, topic: str, client_id: str, *, local: bool = True) -> float:
     began = time.monotonic()
     found = 0
-    options = {"auto_offset_reset": "earliest", "local": False}
-    with Consumer(cluster.bootstrap, [topic], client_id=client_id, **options) as consumer:
+    with Consumer(
+        cluster.bootstrap, [topic], client_id=client_id, auto_offset_reset="earliest", local=local
+    ) as consumer:
         while found < COUNT:
             found += len(consumer.poll(1000))
             assert time.monotonic() - began < 60
@@ -77,6 +78,7 @@ def test_a_producer_and_a_consumer_get_their_rates_and_others_are_not_held(
     assert free_s < held_s / 2
     assert rate_of(consume(cluster, topic, held)) == pytest.approx(RATE, rel=TOLERANCE)
     assert consume(cluster, topic, "free") < 4
+    assert consume(cluster, topic, "free", local=False) < 4
     stats = [cluster.stats(broker) for broker in (1, 2)]
     assert sum(one.produce_quota.throttle_ms_total for one in stats) > 3000
     assert sum(one.fetch_quota.throttle_ms_total for one in stats) > 3000
@@ -94,6 +96,27 @@ def test_a_producer_that_does_not_heed_its_quota_is_held_all_the_same(
         while found < COUNT:
             found += len(consumer.poll(1000))
         assert consumer.poll(100) == []
+
+
+def test_a_consumer_reads_maps_again_once_its_quota_is_gone(cluster: Cluster, topic: str, held: str) -> None:
+    with Consumer(cluster.bootstrap, [topic], client_id=held, auto_offset_reset="earliest") as consumer:
+        produce(cluster, topic, "free", 10)
+        found = 0
+        while found < 10:
+            found += len(consumer.poll(1000))
+        with Admin(cluster.bootstrap) as admin:
+            admin.alter_client_quota(held, {"consumer_byte_rate": None})
+        consumer.poll(1200)  # a Fetch that waits tells of it
+        before = fetched_bytes(cluster)
+        produce(cluster, topic, "free", 10)
+        while found < 20:
+            found += len(consumer.poll(1000))
+        assert fetched_bytes(cluster) == before
+
+
+def fetched_bytes(cluster: Cluster) -> int:
+    """Return how much brokers have sent to readers."""
+    return sum(sum(cluster.stats(broker).bytes_out_total.values()) for broker in (1, 2))
 
 
 def test_what_is_held_goes_on_at_once_when_the_quota_is_gone(

@@ -248,7 +248,8 @@ def test_a_doorbell_is_not_throttled(client: Client) -> None:
     client.served.fetch.quota.spend("c", 12 * RATE, 0)
     client.served.log.high_watermark = 5
     number = client.fetch(0, bytes_max=0)
-    assert client.answers(ApiKey.FETCH)[number].throttle_ms == 0
+    answer = client.answers(ApiKey.FETCH)[number]
+    assert (answer.throttle_ms, answer.counted) == (0, True)
 
 
 def test_the_window_is_kafkas() -> None:

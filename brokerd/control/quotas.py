@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from brokerd.control.records import Change, ClientQuotaRecord, Put, Remove
 from brokerd.control.topics import Cluster, Refused
+from ingest.limits import LIMITS
 from ingest.wire.codes import ErrorCode
 from ingest.wire.messages import (
     CONSUMER_BYTE_RATE,
@@ -19,7 +20,6 @@ from ingest.wire.messages import (
 
 RATES = (PRODUCER_BYTE_RATE, CONSUMER_BYTE_RATE)
 RATE_MAX = 2**63 - 1
-CLIENT_ID_CHARS_MAX = 255
 
 
 @dataclass(slots=True)
@@ -66,8 +66,8 @@ def alter(cluster: Cluster, request: AlterClientQuotasRequest) -> QuotasDecision
 
 
 def _merged(rates: dict[str, int], item: AlterClientQuota) -> dict[str, int]:
-    if len(item.client_id) > CLIENT_ID_CHARS_MAX:
-        text = f"a client id of {len(item.client_id)} characters; {CLIENT_ID_CHARS_MAX} at most have a quota"
+    if len(item.client_id) > LIMITS.client_id_chars_max:
+        text = f"a client id of {len(item.client_id)} characters; {LIMITS.client_id_chars_max} are taken"
         raise Refused(ErrorCode.INVALID_REQUEST, text)
     if len({change.name for change in item.rates}) != len(item.rates) or not item.rates:
         raise Refused(ErrorCode.INVALID_REQUEST, "each rate is to be named once, and one at least")

@@ -11,10 +11,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+from ingest.limits import LIMITS
+
 WINDOW_MS = 10_000
 THROTTLE_MS_MAX = WINDOW_MS  # told at once; who comes back earlier than it has paid is told again
 CLIENTS_MAX = 10_000  # counted one by one
-CLIENT_ID_CHARS_MAX = 255
 PURGE_MS = 1000
 _OTHERS = None  # clients that are counted together: ids beyond CLIENTS_MAX, or too long to be kept
 
@@ -87,5 +88,5 @@ class Quota:
     def _key(self, client_id: str) -> str | None:
         if client_id in self._paid_ms or client_id in self._own:
             return client_id
-        fits = len(self._paid_ms) < CLIENTS_MAX and len(client_id) <= CLIENT_ID_CHARS_MAX
+        fits = len(self._paid_ms) < CLIENTS_MAX and len(client_id) <= LIMITS.client_id_chars_max
         return client_id if fits else _OTHERS

@@ -206,6 +206,12 @@ def broker_families(view: View) -> Iterator[Metric]:
     yield counter(
         "forebay_quota_throttle_seconds", "For how long they told to.", quota, sums(view, "quota_throttle_seconds")
     )
+    quotas = [
+        ([str(broker.broker_id), kind], quota.clients)
+        for broker in brokers.values()
+        for kind, quota in (("produce", broker.produce_quota), ("fetch", broker.fetch_quota))
+    ]
+    yield gauge("forebay_quota_clients", "Client ids whose use of a quota is remembered.", ["broker", "quota"], quotas)
     yield counter("forebay_bad_input", "Messages dropped; log torn, lost or corrupt.", ["reason"], sums(view, "bad"))
     yield histogram(
         view, "forebay_request_duration_seconds", "From the last byte in to the answer.", "request_seconds", "request"

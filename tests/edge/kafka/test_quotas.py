@@ -117,7 +117,7 @@ def test_librdkafka_gets_its_rate_and_is_told_why_and_others_are_not_held(
 def test_librdkafka_without_acknowledgements_gets_its_rate_too(admin: Admin, address: str, topic: str) -> None:
     admin.alter_client_quota("held-0", {"producer_byte_rate": RATE})
     began = time.monotonic()
-    produce(address, topic, "held-0", acks=0)
+    produce(address, topic, "held-0", acks=0, **{"batch.size": 1_000_000})
     deadline = began + 30
     while admin.list_offset(topic, 0, -1) < COUNT:
         assert time.monotonic() < deadline, "what has no answer is not dropped for its quota either"

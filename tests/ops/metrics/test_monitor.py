@@ -180,7 +180,7 @@ def test_the_health_of_replication_is_shown(appliance: FakeAppliance, start_moni
     )
     healthy(appliance)
     counts = {"isr_shrinks_total": 2, "isr_expands_total": 1, "refills_total": 3}
-    counts["fetch_quota"] = QuotaStats(bytes_total=70, throttled_total=4, throttle_ms_total=1500)
+    counts["fetch_quota"] = QuotaStats(bytes_total=70, throttled_total=4, throttle_ms_total=1500, clients=2)
     shrunk = broker(1, partitions=[lagging], replicas=4, replicas_offline=1, **counts)
     appliance.say("broker-1", answer("broker-1", "broker", shrunk))
     elected = controller(elections={"broker_death": 5, "unclean": 1}, not_preferred=1)
@@ -205,6 +205,7 @@ def test_the_health_of_replication_is_shown(appliance: FakeAppliance, start_moni
     assert monitor.value("forebay_quota_throttled_total", quota="fetch") == 4
     assert monitor.value("forebay_quota_throttle_seconds_total", quota="fetch") == 1.5
     assert monitor.value("forebay_quota_bytes_total", quota="produce") == 0
+    assert monitor.value("forebay_quota_clients", broker="1", quota="fetch") == 2
     assert monitor.value("forebay_leader_elections_total", reason="broker_death") == 5
     assert monitor.value("kafka_controller_controllerstats_uncleanleaderelections_total") == 1
     assert monitor.value("kafka_controller_kafkacontroller_preferredreplicaimbalancecount") == 1

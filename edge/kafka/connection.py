@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Executor
@@ -11,7 +12,17 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 import structlog
 
 from edge.kafka.apis.metadata import api_versions
-from edge.kafka.codec import API_VERSIONS, FETCH, PRODUCE, Head, Request, decode_head, decode_request, encode_response
+from edge.kafka.codec import (
+    API_VERSIONS,
+    FETCH,
+    PRODUCE,
+    Head,
+    Request,
+    decode_head,
+    decode_request,
+    encode_response,
+    error_codes,
+)
 from edge.kafka.codec import unsupported_version as _unsupported
 from edge.kafka.context import Context
 from edge.kafka.fields import Malformed
@@ -135,12 +146,18 @@ class Connection(asyncio.Protocol):
             if request.api_key == API_VERSIONS:
                 return [_unsupported(request, api_versions(ErrorCode.UNSUPPORTED_VERSION))]
             raise Malformed(f"api {request.api_key}, version {request.version} is not served")
+        started, counts = time.perf_counter(), self._gateway.counters.apis
         if request.api.key == API_VERSIONS:
+            counts.answered(API_VERSIONS, 0.0)
             return [encode_response(request, api_versions())]
         answer = await HANDLERS[request.api.key](self._context, request)
+        counts.answered(request.api.key, time.perf_counter() - started)
         if answer is None:
             return []
-        return cast("Sequence[Buffer]", answer) if isinstance(answer, list) else [encode_response(request, answer)]
+        if isinstance(answer, list):
+            return cast("Sequence[Buffer]", answer)
+        counts.refused(request.api.key, error_codes(answer))
+        return [encode_response(request, answer)]
 
     def _done(self, _: asyncio.Task[Any]) -> None:
         """Send what is answered, in order."""
@@ -160,6 +177,7 @@ class Connection(asyncio.Protocol):
             if self._transport is not None and not self._transport.is_closing():
                 parts = task.result()
                 if parts:
+                    self._gateway.counters.bytes_out += sum(memoryview(part).nbytes for part in parts)
                     self._transport.writelines(parts)  # type: ignore[arg-type]
         self._go_on()
 

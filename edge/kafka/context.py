@@ -11,6 +11,7 @@ from edge.kafka.coordinators import Coordinators
 from edge.kafka.doorbells import Doorbells
 from edge.kafka.local_logs import LocalLogs
 from edge.kafka.places import PLAINTEXT, Places
+from edge.kafka.stats import Counters
 from ingest.client.cluster import monotonic_ms
 
 THROTTLE_MS_MAX = 30_000  # a connection is not read
@@ -35,6 +36,7 @@ class Context:
     logs: LocalLogs
     doorbells: Doorbells
     quotas: ClientQuotas
+    counters: Counters
     config: KafkaConfig
     host: str
     port: int

@@ -27,6 +27,7 @@ class FetchedRecords(NamedTuple):
 
     Attributes:
         records: Batches in Kafka's form, in parts.
+        record_count: Of the records.
         diverging: Epoch and end offset where the log left what was read (KIP-595's field, used as in KIP-320).
     """
 
@@ -37,6 +38,7 @@ class FetchedRecords(NamedTuple):
     preferred_read_replica: int = -1
     records: Sequence[Buffer] = ()
     diverging: tuple[int, int] | None = None
+    record_count: int = 0
 
 
 def encode_fetch(

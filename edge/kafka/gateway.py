@@ -119,16 +119,7 @@ class Gateway:
 
     def stats(self) -> KafkaStats:
         """Return what was counted. Thread: any."""
-        counted = self.counters
-        return KafkaStats(
-            port=self.port,
-            requests_total=counted.requests,
-            bytes_in_total=counted.bytes_in,
-            connections=counted.connections,
-            connections_refused_total=counted.connections_refused,
-            malformed_total=counted.malformed,
-            failed_total=counted.failed,
-        )
+        return self.counters.stats(port=self.port)
 
     def context(self, transport: asyncio.Transport) -> Context:
         """Return what APIs need to know of a new connection."""
@@ -141,6 +132,7 @@ class Gateway:
             self._logs,
             self._doorbells,
             self._quotas,
+            self.counters,
             config,
             config.advertised_host or here[0],
             config.advertised_port or self.port,
@@ -151,6 +143,7 @@ class Gateway:
 
     def entered(self, connection: Connection) -> bool:
         """Take note of a new connection; False: there are too many."""
+        self.counters.connections_opened += 1
         if len(self._connections) >= self.config.connections_max:
             self.counters.connections_refused += 1
             return False

@@ -208,6 +208,47 @@ ROWS: dict[str, tuple[Panel, ...]] = {
             width=12,
         ),
     ),
+    "Kafka clients": (
+        Panel(
+            "Requests",
+            "reqps",
+            (Query(_rate("kafka_network_requestmetrics_requests_total", "request"), "{{request}}"),),
+        ),
+        Panel(
+            "Duration",
+            "s",
+            tuple(
+                Query(_quantile(0.99, "forebay_kafka_request_duration_seconds", f'request="{api}"'), f"{api} p99")
+                for api in ("Produce", "Fetch")
+            ),
+            "At the gateway. A Fetch waits for news, for half a second or so where there are none.",
+        ),
+        Panel(
+            "Errors",
+            "cps",
+            (Query(_rate("kafka_network_requestmetrics_errors_total", "request, error"), "{{request}} {{error}}"),),
+            "What clients were answered; some of it is ordinary, as NOT_LEADER_OR_FOLLOWER after a move.",
+        ),
+        Panel(
+            "Connections",
+            "none",
+            (Query("kafka_server_socket_server_metrics_connection_count", "{{networkprocessor}}"),),
+        ),
+        Panel(
+            "Bytes",
+            "Bps",
+            (
+                Query("sum(rate(kafka_server_socket_server_metrics_incoming_byte_total[$__rate_interval]))", "in"),
+                Query("sum(rate(kafka_server_socket_server_metrics_outgoing_byte_total[$__rate_interval]))", "out"),
+            ),
+        ),
+        Panel(
+            "Records sent",
+            "cps",
+            (Query("rate(forebay_kafka_records_fetched_total[$__rate_interval])", "records"),),
+            "Those that come in are in the row of inputs.",
+        ),
+    ),
     "Brokers": (
         Panel(
             "Partitions led",

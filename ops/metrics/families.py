@@ -284,7 +284,9 @@ def gateway_families(view: View) -> Iterator[Metric]:
         yield counter(f"forebay_gateway_{name}", text, label, samples)
     in_flight = [([source], one.in_flight) for source, one in balance]
     yield gauge("forebay_gateway_in_flight", "Records neither acknowledged nor refused.", label, in_flight)
-    yield counter("forebay_gateway_bytes", "Bytes of payload received.", label, sums(view, "gateway_bytes"))
+    yield counter(
+        "forebay_gateway_bytes", "Bytes received: payload of MQTT, all of Kafka.", label, sums(view, "gateway_bytes")
+    )
     yield counter(
         "forebay_gateway_events",
         "Dead letters, resends, refused connections and the like.",
@@ -295,11 +297,19 @@ def gateway_families(view: View) -> Iterator[Metric]:
         "forebay_gateway_held_bytes",
         "Messages that wait in the gateway for room in its producer.",
         label,
-        [([name], gateway.held_bytes) for name, gateway in view.gateways.items()],
+        _by_input(view, {name: gateway.held_bytes for name, gateway in view.gateways.items()}),
     )
     yield gauge(
         "forebay_gateway_connections",
         "Connections open now.",
         label,
-        [([name], gateway.connections) for name, gateway in view.gateways.items()],
+        _by_input(view, {name: gateway.connections for name, gateway in view.gateways.items()}),
     )
+
+
+def _by_input(view: View, by_process: dict[str, int]) -> list[Sample]:
+    totals: dict[str, int] = {}
+    for process, count in by_process.items():
+        name = view.inputs.get(process, process)
+        totals[name] = totals.get(name, 0) + count
+    return [([name], float(count)) for name, count in totals.items()]

@@ -20,6 +20,7 @@ from ops.metrics.cleaner_families import cleaner_families
 from ops.metrics.families import broker_families, controller_families, gateway_families, topic_families
 from ops.metrics.group_families import group_families
 from ops.metrics.group_watch import GroupProgress
+from ops.metrics.kafka_families import kafka_families
 from ops.metrics.observer import Observer
 from ops.metrics.processes import process_families
 from ops.metrics.view import View
@@ -32,6 +33,7 @@ _FAMILIES = (
     cleaner_families,
     controller_families,
     gateway_families,
+    kafka_families,
     process_families,
 )
 

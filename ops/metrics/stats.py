@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import msgspec
 
+from ingest.latency import Histogram
+
 
 class GatewayView(msgspec.Struct, frozen=True):
     """An input. Each record received is in exactly one of acknowledged, refused and in flight."""
@@ -31,6 +33,25 @@ class GatewayView(msgspec.Struct, frozen=True):
     keep_alive_timeouts_total: int = 0
     sessions_lost_total: int = 0
     stale_acks_dropped_total: int = 0
+    failed_total: int = 0
+
+
+class RequestView(msgspec.Struct, frozen=True):
+    """The requests of one API of Kafka's protocol."""
+
+    seconds: Histogram
+    errors_total: dict[str, int] = {}
+
+
+class KafkaView(msgspec.Struct, frozen=True):
+    """What a Kafka gateway counts beside what every input does."""
+
+    apis: dict[str, RequestView] = {}
+    bytes_in_total: int = 0
+    bytes_out_total: int = 0
+    connections: int = 0
+    connections_opened_total: int = 0
+    fetched_total: int = 0
 
 
 GATEWAY_EVENTS = (
@@ -44,6 +65,7 @@ GATEWAY_EVENTS = (
     "keep_alive_timeouts",
     "sessions_lost",
     "stale_acks_dropped",
+    "failed",
 )
 
 

@@ -15,16 +15,18 @@ from ops.metrics.control_socket import Answer, Answers, Silence
 from ops.metrics.group_watch import Answer as LagAnswer
 from ops.metrics.group_watch import GroupsSeen, GroupWatch
 from ops.metrics.recent import Recent
-from ops.metrics.stats import GATEWAY_EVENTS, Balance, GatewayView
+from ops.metrics.stats import GATEWAY_EVENTS, Balance, GatewayView, KafkaView
 from ops.metrics.totals import Key, Totals
 
 OTHER_TOPICS = "_other"
+KAFKA = "kafka"  # the input that all processes of a Kafka gateway are
 
 _NO_STATS = msgspec.Raw(b"null")
 
 _decode_broker = msgspec.json.Decoder(BrokerStats).decode
 _decode_controller = msgspec.json.Decoder(ControllerStats).decode
 _decode_gateway = msgspec.json.Decoder(GatewayView).decode
+_decode_kafka = msgspec.json.Decoder(KafkaView).decode
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,8 @@ class View:
     Attributes:
         restarts: Of each process, counted while this monitor watched.
         request_seconds: Of each request, over the last minute: bucket counts.
+        gateways, kafka: By process; the processes of a Kafka gateway are one input.
+        inputs: What each process of `gateways` is called as an input.
     """
 
     processes: list[Answer] = field(default_factory=list)
@@ -50,6 +54,8 @@ class View:
     partitions: list[LedPartition] = field(default_factory=list)
     controllers: dict[str, ControllerStats] = field(default_factory=dict)
     gateways: dict[str, GatewayView] = field(default_factory=dict)
+    inputs: dict[str, str] = field(default_factory=dict)
+    kafka: dict[str, KafkaView] = field(default_factory=dict)
     sums: dict[Key, float] = field(default_factory=dict)
     of_process: dict[str, dict[Key, float]] = field(default_factory=dict)
     restarts: dict[str, int] = field(default_factory=dict)
@@ -76,6 +82,7 @@ class Watch:
         self._totals = Totals()
         self._incarnations: dict[str, tuple[int, int]] = {}
         self._restarts: dict[str, int] = {}
+        self._inputs: dict[str, str] = {}  # of each process
         self._in_flight: dict[str, int] = {}
         self._abandoned: dict[str, int] = {}
         self._recent = Recent()
@@ -86,6 +93,7 @@ class Watch:
         brokers: dict[str, BrokerStats] = {}
         controllers: dict[str, ControllerStats] = {}
         gateways: dict[str, GatewayView] = {}
+        kafka: dict[str, KafkaView] = {}
         silent = [one for one in answers.silent if one.name in self._wanted or one.name in self._incarnations]
         for answer in answers.processes:
             self._count_restart(answer)
@@ -99,6 +107,9 @@ class Watch:
                         controllers[answer.name] = _decode_controller(answer.stats)
                     case "gateway" | "bridge":
                         gateways[answer.name] = _decode_gateway(answer.stats)
+                    case "kafka":
+                        kafka[answer.name] = _decode_kafka(answer.stats)
+                        gateways[answer.name] = _decode_gateway(answer.stats)
             except (msgspec.DecodeError, RecursionError) as error:
                 silent.append(Silence(answer.name, f"stats of another version: {error}"))
         left_out = self._choose_topics(brokers.values())
@@ -108,7 +119,11 @@ class Watch:
             elif answer.name in controllers:
                 self._totals.take(answer.name, _start_of(answer), _controller_counts(controllers[answer.name]))
             elif answer.name in gateways:
-                self._totals.take(answer.name, _start_of(answer), _gateway_counts(answer.name, gateways[answer.name]))
+                name = self._inputs[answer.name] = KAFKA if answer.name in kafka else answer.name
+                counts = _gateway_counts(name, gateways[answer.name])
+                if answer.name in kafka:
+                    counts |= _kafka_counts(answer.name, kafka[answer.name])
+                self._totals.take(answer.name, _start_of(answer), counts)
         live = {OTHER_TOPICS, *self._topics}
         self._totals.forget(lambda key: key[0] in _TOPIC_COUNTERS and key[1] not in live)
         sums = self._totals.sums()
@@ -121,6 +136,8 @@ class Watch:
             partitions=[one for one in led if one.stats.topic in self._topics],
             controllers=controllers,
             gateways=gateways,
+            inputs=dict(self._inputs),
+            kafka=kafka,
             sums=sums,
             of_process={name: self._totals.of(name) for name in self._incarnations},
             restarts=dict(self._restarts),
@@ -190,13 +207,16 @@ class Watch:
             name: Balance(
                 received=int(sums["received", name]),
                 acknowledged=int(sums["acknowledged", name]),
-                refused=int(sums["refused", name]) + self._abandoned.get(name, 0),
-                unanswered=int(sums["unanswered", name]) + self._abandoned.get(name, 0),
-                in_flight=self._in_flight.get(name, 0),
+                refused=int(sums["refused", name]) + self._of_input(self._abandoned, name),
+                unanswered=int(sums["unanswered", name]) + self._of_input(self._abandoned, name),
+                in_flight=self._of_input(self._in_flight, name),
                 appended=int(sums["appended", name]),
             )
             for name in labels_of(sums, "received")
         }
+
+    def _of_input(self, by_process: dict[str, int], name: str) -> int:
+        return sum(count for process, count in by_process.items() if self._inputs.get(process) == name)
 
 
 def _start_of(answer: Answer) -> tuple[int, int]:
@@ -235,6 +255,21 @@ def _gateway_counts(name: str, gateway: GatewayView) -> dict[Key, float]:
         ("gateway_bytes", name): gateway.bytes_in_total,
         **{("gateway_events", name, event): getattr(gateway, f"{event}_total") for event in GATEWAY_EVENTS},
     }
+
+
+def _kafka_counts(process: str, kafka: KafkaView) -> dict[Key, float]:
+    counts: dict[Key, float] = {
+        ("kafka_bytes_in", process): kafka.bytes_in_total,
+        ("kafka_bytes_out", process): kafka.bytes_out_total,
+        ("kafka_connections_opened", process): kafka.connections_opened_total,
+        ("kafka_fetched", KAFKA): kafka.fetched_total,
+    }
+    for request, view in kafka.apis.items():
+        _add_histogram(counts, "kafka_seconds", request, view.seconds)
+        counts["kafka_requests", request] = sum(view.seconds.counts)
+        for error, count in view.errors_total.items():
+            counts["kafka_errors", request, error] = count
+    return counts
 
 
 def _kafka_name(request: str) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from edge.kafka.batches import to_kafka
-from edge.kafka.codec import Request
+from edge.kafka.codec import FETCH, Request
 from edge.kafka.context import Context
 from edge.kafka.doorbell import Watched
 from edge.kafka.fetch_codec import FetchedRecords, encode_fetch
@@ -67,6 +67,8 @@ async def fetch(context: Context, request: Request) -> list[Buffer]:
         left_ms = deadline_ms - monotonic_ms()
         if left_ms <= 0 or not await context.doorbells.wait(_watched(wanted, outcomes), left_ms / 1000):
             break
+    context.counters.fetched += sum(outcome.record_count for outcome in outcomes.values())
+    context.counters.apis.refused(FETCH, (outcome.error_code for outcome in outcomes.values()))
     return encode_fetch(_by_topic(body, outcomes), throttle_ms=context.throttle_ms, **say)
 
 
@@ -143,7 +145,10 @@ async def _read(
         records = [part for header, batch in found.batches for part in to_kafka(batch, header)]
         left -= sum(batch.nbytes for _, batch in found.batches)
         number = one.item.partition
-        outcomes[one.topic, number] = FetchedRecords(number, 0, found.high_watermark, found.log_start, records=records)
+        count = sum(header.record_count for header, _ in found.batches)
+        outcomes[one.topic, number] = FetchedRecords(
+            number, 0, found.high_watermark, found.log_start, records=records, record_count=count
+        )
     if not asked:
         return
     portions = _by_leader(asked)
@@ -176,9 +181,10 @@ async def _ask(
 def _outcome(one: _Wanted, item: FetchedPartition, payload: Sequence[Any]) -> FetchedRecords:
     code = client_code(item.error_code, one.told_epoch)
     records: list[Buffer] = []
+    count = 0
     if item.frame >= 0:
         try:
-            records = _converted(memoryview(payload[item.frame]))
+            records, count = _converted(memoryview(payload[item.frame]))
         except CorruptBatch:
             code = int(ErrorCode.CORRUPT_MESSAGE)
     diverging = (item.diverging_epoch, item.diverging_end_offset) if item.diverging_end_offset >= 0 else None
@@ -190,19 +196,21 @@ def _outcome(one: _Wanted, item: FetchedPartition, payload: Sequence[Any]) -> Fe
         item.preferred_read_replica,
         records,
         diverging,
+        count,
     )
 
 
-def _converted(data: memoryview) -> list[Buffer]:
+def _converted(data: memoryview) -> tuple[list[Buffer], int]:
     records: list[Buffer] = []
-    position = 0
+    position = count = 0
     while position < data.nbytes:
         header = decode_header(data, position)
         batch = data[position : position + header.size]
         verify_batch(batch, header)
         records.extend(to_kafka(batch, header))
         position += header.padded_size
-    return records
+        count += header.record_count
+    return records, count
 
 
 def _watched(wanted: Iterable[_Wanted], outcomes: Mapping[Place, FetchedRecords]) -> list[tuple[int, Watched]]:

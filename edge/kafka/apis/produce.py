@@ -16,6 +16,7 @@ from edge.kafka.codec import Request
 from edge.kafka.context import Context
 from edge.kafka.leaders import client_code
 from edge.kafka.produce_codec import ProduceBody, ProducedRecords
+from edge.kafka.tally import Tally
 from ingest.errors import ForebayError, RemoteError
 from ingest.topic_name import is_internal
 from ingest.wire.codes import ErrorCode
@@ -33,22 +34,27 @@ async def produce(context: Context, request: Request) -> Any | None:
     body: ProduceBody = request.body
     outcomes: dict[Place, Outcome] = {}
     batches: dict[int, list[tuple[Place, ProducePartition, bytes]]] = defaultdict(list)
+    counted = Tally(context.counters)
     await context.brokers.known()
     for item in body.records:
         place = (item.topic, item.partition)
         try:
-            leader, partition, batch = _checked(context, body, item)
+            leader, partition, batch, count = _checked(context, body, item)
         except Refused as refused:
             outcomes[place] = Outcome(int(refused.code), message=str(refused))
+            counted.came(place, 1)
         else:
+            counted.came(place, count)
             batches[leader].append((place, partition, batch))
-    answers = await asyncio.gather(*(_send(context, request, leader, some) for leader, some in batches.items()))
-    for answer in answers:
-        outcomes.update(answer)
+    with counted:
+        answers = await asyncio.gather(*(_send(context, request, leader, some) for leader, some in batches.items()))
+        for answer in answers:
+            outcomes.update(answer)
+            counted.appended(place for place, outcome in answer.items() if not outcome.error_code)
     return _response(request, body, outcomes, context.throttle_ms) if body.acks else None
 
 
-def _checked(context: Context, body: ProduceBody, item: ProducedRecords) -> tuple[int, ProducePartition, bytes]:
+def _checked(context: Context, body: ProduceBody, item: ProducedRecords) -> tuple[int, ProducePartition, bytes, int]:
     if body.transactional_id is not None:
         raise Refused(ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED, "transactions are not served")
     if body.acks not in (-1, 0, 1):
@@ -66,7 +72,7 @@ def _checked(context: Context, body: ProduceBody, item: ProducedRecords) -> tupl
         raise Refused(ErrorCode.LEADER_NOT_AVAILABLE, f"{item.topic}-{item.partition} has no leader")
     taken = from_kafka(item.records, keys_needed="compact" in topic.configs.get("cleanup.policy", ""))
     asked = ProducePartition(topic.topic_id, item.partition, partition.leader_epoch)
-    return partition.leader, asked, b"".join((taken.header, taken.body))
+    return partition.leader, asked, b"".join((taken.header, taken.body)), taken.record_count
 
 
 async def _send(

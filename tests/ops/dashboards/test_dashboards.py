@@ -17,7 +17,7 @@ from ops.dashboards import overview
 from tests import machine
 from tests.ops.dashboards.prometheus import SHIPPED, Prometheus, panel_expressions
 from tests.ops.metrics.conftest import RunningMonitor
-from tests.ops.metrics.fakes import FakeAppliance, answer, broker, controller, histogram
+from tests.ops.metrics.fakes import FakeAppliance, answer, broker, controller, histogram, kafka_gateway
 from tests.processes import Processes
 
 
@@ -84,6 +84,8 @@ def busy_appliance(appliance: FakeAppliance) -> Iterator[FakeAppliance]:
             appliance.say("broker-1", answer("broker-1", "broker", stats))
             gateway = {"received_total": 9 * number, "acknowledged_total": 8 * number, "in_flight": number}
             appliance.say("mqtt", answer("mqtt", "gateway", gateway))
+            kafka = kafka_gateway({"received_total": number}, 3, histogram(*[0.002] * number), number)
+            appliance.say("kafka", answer("kafka", "kafka", kafka))
 
     appliance.say("controller", answer("controller", "controller", controller(partitions=1)))
     thread = threading.Thread(target=count)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from typing import Any
 
 import paho.mqtt.client as mqtt
 import pytest
+from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
 from ingest import Admin, Consumer, Producer
 from tests.cluster import Cluster
@@ -60,17 +62,24 @@ def load(running: dict[str, Any]) -> Iterator[None]:
 
     def work() -> None:
         sent = 0
+        address = f"127.0.0.1:{running['ports']['kafka']}"
         data = running["data_dir"]
         with (
             Producer(data) as producer,
             Consumer(data, [TOPIC], group_id="dash", auto_offset_reset="earliest", local=False) as consumer,
+            contextlib.closing(KafkaProducer(bootstrap_servers=address)) as kafka_producer,
+            contextlib.closing(KafkaConsumer(bootstrap_servers=address)) as kafka_consumer,
         ):
+            kafka_consumer.assign([TopicPartition(TOPIC, 0)])
+            kafka_consumer.seek(TopicPartition(TOPIC, 0), 10**12)  # out of range: an error to be shown
             while not stop.wait(0.02):
                 for _ in range(20):
                     producer.send(TOPIC, b"21.5", key=b"dev-%d" % (sent % 50))
                     sent += 1
                 device.publish("plant/7/temperature", b"21.5", qos=1)
                 consumer.poll(0)
+                kafka_producer.send(TOPIC, b"21.5", key=b"dev-1")
+                kafka_consumer.poll(0)
 
     thread = threading.Thread(target=work, name="load")
     thread.start()

@@ -87,6 +87,14 @@ def answer(name: str, role: str, stats: Any, *, incarnation: int = 1, state: str
     return msgspec.json.encode(fields) + b"\n"
 
 
+def kafka_gateway(flow: dict[str, Any], connections: int, seconds: Any, errors: int) -> dict[str, Any]:
+    """Return the stats of one process of a Kafka gateway."""
+    seen = {"seconds": seconds, "errors_total": {}}
+    apis = {"Produce": {**seen, "errors_total": {"CORRUPT_MESSAGE": errors}}, "Metadata": seen, "Fetch": seen}
+    sockets = {"bytes_in_total": 100, "bytes_out_total": 200, "connections": connections, "connections_opened_total": 9}
+    return {**flow, **sockets, "apis": apis, "fetched_total": 50, "malformed_total": 1, "failed_total": 2}
+
+
 class FakeAppliance:
     """Control sockets of processes that say what the test wants. Thread: a loop of its own."""
 

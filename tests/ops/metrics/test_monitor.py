@@ -16,7 +16,16 @@ from ops.metrics import connections
 from ops.metrics.config import MonitorConfig
 from ops.metrics.monitor import run
 from tests.ops.metrics.conftest import RunningMonitor
-from tests.ops.metrics.fakes import FakeAppliance, FakeLifeline, answer, broker, controller, partition
+from tests.ops.metrics.fakes import (
+    FakeAppliance,
+    FakeLifeline,
+    answer,
+    broker,
+    controller,
+    histogram,
+    kafka_gateway,
+    partition,
+)
 
 Start = Callable[..., RunningMonitor]
 
@@ -48,6 +57,12 @@ KAFKA_NAMES = {
     "kafka_log_log_logstartoffset",
     "kafka_log_log_logendoffset",
     "kafka_network_requestmetrics_totaltimems",
+    "kafka_network_requestmetrics_requests_total",
+    "kafka_network_requestmetrics_errors_total",
+    "kafka_server_socket_server_metrics_connection_count",
+    "kafka_server_socket_server_metrics_connection_creation_total",
+    "kafka_server_socket_server_metrics_incoming_byte_total",
+    "kafka_server_socket_server_metrics_outgoing_byte_total",
     "kafka_consumergroup_current_offset",
     "kafka_consumergroup_lag",
     "kafka_consumergroup_current_offset_sum",
@@ -85,6 +100,8 @@ def healthy(appliance: FakeAppliance) -> None:
     appliance.say("broker-2", answer("broker-2", "broker", broker(2)))
     appliance.say("controller", answer("controller", "controller", controller()))
     appliance.say("mqtt", answer("mqtt", "gateway", gateway(10, 7, 1)))
+    appliance.say("kafka", answer("kafka", "kafka", kafka_gateway(gateway(20, 15, 2), 3, histogram(0.001, 0.3), 1)))
+    appliance.say("kafka-2", answer("kafka-2", "kafka", kafka_gateway(gateway(5, 5), 4, histogram(0.001, 0.3), 1)))
 
 
 def until(condition: Callable[[], bool], seconds: float = 5) -> None:
@@ -114,6 +131,39 @@ def test_values_add_up_over_brokers(appliance: FakeAppliance, start_monitor: Sta
     assert 1 <= monitor.value("kafka_network_requestmetrics_totaltimems", request="Produce", quantile="0.5") <= 2.5
     assert monitor.value("forebay_unflushed_records", topic="sensors", partition="1") == 10
     assert monitor.value("forebay_process_up", process="mqtt", role="gateway") == 1
+
+
+def test_the_processes_of_a_kafka_gateway_are_one_input(appliance: FakeAppliance, start_monitor: Start) -> None:
+    healthy(appliance)
+    monitor = start_monitor()
+    assert monitor.value("kafka_network_requestmetrics_requests_total", request="Produce") == 4
+    assert monitor.value("kafka_network_requestmetrics_requests_total", request="Metadata") == 4
+    errors = {"request": "Produce", "error": "CORRUPT_MESSAGE"}
+    assert monitor.value("kafka_network_requestmetrics_errors_total", **errors) == 2
+    assert monitor.value("forebay_kafka_request_duration_seconds_bucket", request="Produce", le="0.001") == 2
+    assert monitor.value("forebay_kafka_request_duration_seconds_count", request="Produce") == 4
+    sockets = "kafka_server_socket_server_metrics"
+    assert monitor.value(f"{sockets}_connection_count", networkprocessor="kafka-2") == 4
+    assert monitor.value(f"{sockets}_connection_creation_total", networkprocessor="kafka") == 9
+    assert monitor.value(f"{sockets}_outgoing_byte_total", networkprocessor="kafka") == 200
+    assert monitor.value("forebay_kafka_records_fetched_total") == 100
+    assert monitor.value("forebay_gateway_received_total", input="kafka") == 25
+    assert monitor.value("forebay_gateway_acknowledged_total", input="kafka") == 20
+    assert monitor.value("forebay_gateway_in_flight", input="kafka") == 3
+    assert monitor.value("forebay_gateway_connections", input="kafka") == 7
+    assert monitor.value("forebay_gateway_bytes_total", input="kafka") == 200
+    assert monitor.value("forebay_gateway_events_total", input="kafka", event="failed") == 4
+
+    appliance.kill("kafka")
+    until(lambda: monitor.ready()[0] == 503)
+    appliance.say(
+        "kafka", answer("kafka", "kafka", kafka_gateway(gateway(1, 1), 1, histogram(0.001), 0), incarnation=2)
+    )
+    until(lambda: monitor.ready()[0] == 200)
+    assert monitor.value("forebay_gateway_received_total", input="kafka") == 26
+    assert monitor.value("forebay_gateway_unanswered_total", input="kafka") == 3, "what the dead one held in flight"
+    assert monitor.value("forebay_gateway_in_flight", input="kafka") == 0
+    assert monitor.value("kafka_network_requestmetrics_requests_total", request="Produce") == 5
 
 
 def test_groups_are_shown_with_their_lag(appliance: FakeAppliance, start_monitor: Start) -> None:

@@ -54,16 +54,6 @@ def test_records_of_a_connection_that_ended_are_refused_and_told_nobody() -> Non
     assert balance(counters) == (10, 0, 10, 10, 0, 0)
 
 
-def test_records_without_an_answer_count_as_told_once_they_are_on_their_way() -> None:
-    counters = Counters()
-    tally = Tally(counters)
-    tally.came(("t", 0), 3)
-    tally.came(("t", 1), 4)
-    tally.told([("t", 0)])
-    tally.close()
-    assert balance(counters) == (7, 3, 4, 0, 0, 0)
-
-
 def test_errors_are_counted_wherever_they_stand_in_an_answer() -> None:
     response = APIS[0].response
     topic = response.TopicProduceResponse

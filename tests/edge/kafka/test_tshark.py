@@ -41,11 +41,6 @@ MISREAD = {
 }
 # What it does not know of the versions that ApiVersions names:
 OF_THE_LIST = ("Unsupported ", "Unknown 48 ", "Unknown 49 ", "Unknown 60 ")
-    "Unsupported ",
-    "Unknown 48 ",
-    "Unknown 49 ",
-    "Unknown 60 ",
-)  # what it does not know of the versions that ApiVersions names
 WARNING = 0x00400000  # of PI_WARN
 SUBSCRIPTION = struct.pack(">hih6si", 0, 1, 6, b"topics", -1)
 ASSIGNMENT = struct.pack(">hih6siii", 0, 1, 6, b"topics", 1, 0, -1)

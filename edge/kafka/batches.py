@@ -30,7 +30,14 @@ from ingest.limits import LIMITS
 from ingest.records.batch import decode_body, record_offsets
 from ingest.records.checksum import crc32c
 from ingest.records.compression import compress, decompress
-from ingest.records.header import HEADER_SIZE, BatchHeader, decode_header, encode_producer_half
+from ingest.records.header import (
+    HEADER_SIZE,
+    NO_PRODUCER_ID,
+    NO_SEQUENCE,
+    BatchHeader,
+    decode_header,
+    encode_producer_half,
+)
 from ingest.records.rows import Row, check_rows, encode_rows
 from ingest.wire.codes import ErrorCode
 
@@ -103,8 +110,8 @@ def from_kafka(records: Buffer, *, keys_needed: bool = False) -> Produced:
     _check_attributes(attributes)
     if count < 1 or last_delta != count - 1 or count > LIMITS.batch_records_max:
         raise Refused(ErrorCode.INVALID_RECORD, f"{count} records, last offset delta {last_delta}")
-    if producer_id < 0 and sequence >= 0:
-        raise Refused(ErrorCode.INVALID_RECORD, f"sequence {sequence} without a producer id")
+    if producer_id < 0:  # Sarama's epoch and sequence are 0 then, others' -1: they say nothing
+        producer_id, producer_epoch, sequence = NO_PRODUCER_ID, -1, NO_SEQUENCE
     if base_ms < -1:
         raise Refused(ErrorCode.INVALID_TIMESTAMP, f"timestamp {base_ms}")
     body = view[KAFKA_HEADER_SIZE:]

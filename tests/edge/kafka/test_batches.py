@@ -133,7 +133,6 @@ def test_what_no_broker_takes_is_refused_with_kafkas_codes() -> None:
         (23, ">i", 4, ErrorCode.INVALID_RECORD),
         (23, ">i", -1, ErrorCode.INVALID_RECORD),
         (27, ">q", -2, ErrorCode.INVALID_TIMESTAMP),
-        (53, ">i", 0, ErrorCode.INVALID_RECORD),  # a sequence without a producer id
         (57, ">i", 0, ErrorCode.INVALID_RECORD),
         (57, ">i", 5, ErrorCode.INVALID_RECORD),
         (57, ">i", -1, ErrorCode.INVALID_RECORD),
@@ -144,6 +143,15 @@ def test_a_header_or_record_that_lies_is_refused(at: int, form: str, value: int,
     batch = built()
     struct.pack_into(form, batch, at, value)
     assert refused(signed(batch)) == code
+
+
+def test_without_a_producer_id_epoch_and_sequence_say_nothing() -> None:
+    """Sarama, in Telegraf and many others, leaves them 0 when it is not idempotent."""
+    batch = built()
+    struct.pack_into(">hi", batch, 51, 0, 0)
+    taken = from_kafka(signed(batch))
+    header = decode_header(taken.header)
+    assert (header.producer_id, header.producer_epoch, header.base_sequence) == (-1, -1, -1)
 
 
 def test_a_bomb_is_refused_before_it_is_unpacked() -> None:

@@ -23,6 +23,7 @@ class KafkaConfig(msgspec.Struct, frozen=True, kw_only=True):
         allow_insecure: Listen beyond loopback although this version neither encrypts nor asks who it is.
         advertised_host, advertised_port: Where clients are told to connect to; empty and 0: where they have connected.
         request_bytes_max: The largest Produce; other requests are `other_bytes_max` at most.
+        queued_max_request_bytes: Of all requests that wait for their answers, and of all that are not whole yet.
         connections_max: At once; others are closed at once.
         auto_create_topics: Of names that clients ask for and allow to be created.
     """
@@ -37,6 +38,7 @@ class KafkaConfig(msgspec.Struct, frozen=True, kw_only=True):
     advertised_port: int = 0
     request_bytes_max: int = 100 * MIB
     other_bytes_max: int = 1 * MIB
+    queued_max_request_bytes: int = 128 * MIB
     connections_max: int = 10_000
     auto_create_topics: bool = True
 
@@ -50,6 +52,11 @@ class KafkaConfig(msgspec.Struct, frozen=True, kw_only=True):
             raise ConfigError(
                 f"kafka: request_bytes_max={self.request_bytes_max} and other_bytes_max={self.other_bytes_max}: "
                 "expected 1 MiB <= other_bytes_max <= request_bytes_max <= 1 GiB"
+            )
+        if self.queued_max_request_bytes < self.request_bytes_max:
+            raise ConfigError(
+                f"kafka: queued_max_request_bytes={self.queued_max_request_bytes} is less than one request may have, "
+                f"request_bytes_max={self.request_bytes_max}"
             )
         if not 1 <= self.processes <= PROCESSES_MAX:
             raise ConfigError(f"kafka: processes={self.processes}: expected 1 to {PROCESSES_MAX}")

@@ -28,6 +28,7 @@ from edge.kafka.context import Context
 from edge.kafka.fields import Malformed
 from edge.kafka.frames import FrameParser, FrameTooLarge
 from edge.kafka.handlers import HANDLERS
+from edge.kafka.memory import Memory
 from edge.kafka.stats import Counters
 from ingest.wire.codes import ErrorCode
 
@@ -48,6 +49,9 @@ class Host(Protocol):
     def counters(self) -> Counters: ...
 
     @property
+    def memory(self) -> Memory: ...
+
+    @property
     def decoding(self) -> Executor: ...
 
     def context(self, transport: asyncio.Transport) -> Context: ...
@@ -66,7 +70,8 @@ class Connection(asyncio.Protocol):
         self._context: Context | None = None
         self._parser: FrameParser | None = None
         self._waiting: deque[memoryview] = deque()
-        self._under_way: deque[asyncio.Task[Sequence[Buffer]]] = deque()
+        self._under_way: deque[tuple[asyncio.Task[Sequence[Buffer]], int]] = deque()  # with the request's size
+        self._partial = 0
         self._reading = True
         self._can_write = True
         self._throttled: asyncio.TimerHandle | None = None
@@ -85,14 +90,26 @@ class Connection(asyncio.Protocol):
         try:
             for frame in self._parser.feed(data):
                 self._take(frame)
+            self._hold_partial(self._parser.buffered_bytes)
         except (FrameTooLarge, Malformed) as error:
             self._malformed(error)
 
+    def _hold_partial(self, size: int) -> None:
+        memory = self._gateway.memory
+        memory.partial += size - self._partial
+        self._partial = size
+        if memory.is_clogged and size:
+            raise Malformed(f"{memory.partial} bytes of requests that are not whole, {size} of them of this")
+
     def connection_lost(self, error: Exception | None) -> None:
-        for task in self._under_way:
+        for task, size in self._under_way:
             task.cancel()
+            self._gateway.memory.release(size)
         self._under_way.clear()
-        self._waiting.clear()
+        self._drop_waiting()
+        self._gateway.memory.partial -= self._partial
+        self._partial = 0
+        self._gateway.memory.forget(self._regulate)
         if self._throttled is not None:
             self._throttled.cancel()
         self._transport = None
@@ -115,6 +132,7 @@ class Connection(asyncio.Protocol):
         assert self._context is not None
         if frame.nbytes > self._context.config.other_bytes_max and decode_head(frame).api_key != PRODUCE:
             raise Malformed(f"a request of {frame.nbytes} bytes that is no Produce")
+        self._gateway.memory.whole += frame.nbytes
         self._waiting.append(frame)
         self._advance()
 
@@ -131,7 +149,7 @@ class Connection(asyncio.Protocol):
                 task = loop.create_task(self._serve_large(frame))
             else:
                 task = loop.create_task(self._serve(decode_request(frame)))
-            self._under_way.append(task)
+            self._under_way.append((task, frame.nbytes))
             task.add_done_callback(self._done)
         self._regulate()
 
@@ -161,8 +179,9 @@ class Connection(asyncio.Protocol):
 
     def _done(self, _: asyncio.Task[Any]) -> None:
         """Send what is answered, in order."""
-        while self._under_way and self._under_way[0].done():
-            task = self._under_way.popleft()
+        while self._under_way and self._under_way[0][0].done():
+            task, size = self._under_way.popleft()
+            self._gateway.memory.release(size)
             if task.cancelled():
                 return
             error = task.exception()
@@ -189,9 +208,11 @@ class Connection(asyncio.Protocol):
 
     def _regulate(self) -> None:
         """Read the socket, or not, by what is under way, what the client has not read, and its quota."""
-        wanted = (
-            len(self._under_way) + len(self._waiting) < REQUESTS_MAX and self._can_write and not self._is_throttled()
-        )
+        memory = self._gateway.memory
+        if memory.is_full:
+            memory.when_free(self._regulate)
+        few = len(self._under_way) + len(self._waiting) < REQUESTS_MAX
+        wanted = few and self._can_write and not self._is_throttled() and not memory.is_full
         if wanted == self._reading or self._transport is None or self._transport.is_closing():
             return
         self._reading = wanted
@@ -213,6 +234,10 @@ class Connection(asyncio.Protocol):
 
     def close(self) -> None:
         """Close once what was answered is sent."""
-        self._waiting.clear()
+        self._drop_waiting()
         if self._transport is not None:
             self._transport.close()
+
+    def _drop_waiting(self) -> None:
+        self._gateway.memory.release(sum(frame.nbytes for frame in self._waiting))
+        self._waiting.clear()

@@ -18,6 +18,7 @@ from edge.kafka.context import Context
 from edge.kafka.coordinators import Coordinators
 from edge.kafka.doorbells import Doorbells
 from edge.kafka.local_logs import LocalLogs
+from edge.kafka.memory import Memory
 from edge.kafka.places import Places
 from edge.kafka.stats import Counters, KafkaStats
 from edge.role import OnFailed, run_role
@@ -41,6 +42,7 @@ class Gateway:
     def __init__(self, config: KafkaConfig, loop: asyncio.AbstractEventLoop) -> None:
         self.config = config
         self.counters = Counters()
+        self.memory = Memory(config.queued_max_request_bytes)
         self.decoding = ThreadPoolExecutor(1, thread_name_prefix="kafka-decode")
         self._loop = loop
         self._brokers = Brokers(config.bootstrap, loop, client_id="kafka-gateway")

@@ -32,7 +32,7 @@ from edge.mqtt.mapping import Mapping
 from edge.mqtt.process import run_role
 from edge.mqtt.properties import Property
 from edge.mqtt.stats import BridgeStats, Counters
-from edge.mqtt.tls import trusting
+from edge.security.tls import trusting
 from ingest.atomic_file import replace_file
 from ingest.lifeline import Lifeline
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import ipaddress
 from pathlib import Path
 
 import msgspec
 
 from edge.mqtt.mapping import BRIDGE_RULES, GATEWAY_RULES, Mapping, Rule
+from edge.security.listener import check_listener
 from ingest.errors import ConfigError, RemoteError
 from ingest.limits import KIB, MIB
 from ingest.topic_name import check_topic_name
@@ -77,11 +77,6 @@ class MqttConfig(msgspec.Struct, frozen=True, kw_only=True):
         Raises:
             ConfigError: names the field, its value and what to do.
         """
-        tls = bool(self.tls_cert_file and self.tls_key_file)
-        if self.port < 0 and self.tls_port < 0:
-            raise ConfigError("mqtt: port and tls_port are both -1: nothing to listen on")
-        if self.tls_port >= 0 and not tls:
-            raise ConfigError(f"mqtt: tls_port={self.tls_port} needs tls_cert_file and tls_key_file")
         if self.client_id_of_user not in ("any", "equal", "prefix"):
             raise ConfigError(f"mqtt: client_id_of_user={self.client_id_of_user!r} is none of any, equal, prefix")
         if self.client_id_of_user != "any" and not self.password_file:
@@ -95,16 +90,7 @@ class MqttConfig(msgspec.Struct, frozen=True, kw_only=True):
             raise ConfigError(f"mqtt: packet_bytes_max={self.packet_bytes_max} is not in 1024..buffer_memory/4={most}")
         _check_topic("dead_letter_topic", self.dead_letter_topic)
         Mapping(self.rules, topics_max=self.topics_max)
-        if is_loopback(self.host) or self.allow_insecure:
-            return
-        missing = [] if self.password_file else ["password_file (make one with `forebay gateway passwd FILE USER`)"]
-        if self.port >= 0:
-            missing.append("TLS only (port=-1 with tls_port, tls_cert_file, tls_key_file)")
-        if missing:
-            raise ConfigError(
-                f"mqtt: host={self.host} is reached from other machines; that needs {' and '.join(missing)}, "
-                "or allow_insecure=true"
-            )
+        check_listener("mqtt", self)
 
 
 class BridgeConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -158,16 +144,6 @@ class BridgeConfig(msgspec.Struct, frozen=True, kw_only=True):
             raise ConfigError(f"bridge: share={self.share!r} holds one of / + #")
         _check_topic("dead_letter_topic", self.dead_letter_topic)
         Mapping(self.rules, topics_max=self.topics_max, with_client=False)
-
-
-def is_loopback(host: str) -> bool:
-    """Tell whether only this machine reaches an address."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def read_secret(path: str) -> str:

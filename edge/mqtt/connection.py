@@ -10,7 +10,6 @@ from typing import Protocol, cast
 
 import structlog
 
-from edge.mqtt.admission import Admission
 from edge.mqtt.codes import Reason
 from edge.mqtt.config import MqttConfig
 from edge.mqtt.events import Append, Lost, Received, SessionEffect, Tick, Write
@@ -18,6 +17,7 @@ from edge.mqtt.inlet import Inlet
 from edge.mqtt.packets import Connect, Packet, Violation, encode_disconnect
 from edge.mqtt.parser import Parser
 from edge.mqtt.stats import Counters
+from edge.security.admission import Admission
 
 WRITE_BYTES_MAX = 64 * 1024  # beyond, the device is not read until it reads
 SLOW_READER_MS = 30_000

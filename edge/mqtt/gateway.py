@@ -14,7 +14,6 @@ from typing import Any
 
 import structlog
 
-from edge.mqtt.admission import Admission
 from edge.mqtt.codes import Reason
 from edge.mqtt.config import MqttConfig
 from edge.mqtt.connection import Connection, now_ms
@@ -25,7 +24,8 @@ from edge.mqtt.mapping import Mapping
 from edge.mqtt.process import run_role
 from edge.mqtt.sessions import Sessions
 from edge.mqtt.stats import Counters, MqttStats
-from edge.mqtt.tls import Certificates
+from edge.security.admission import Admission
+from edge.security.tls import Certificates
 from ingest.errors import ConfigError
 from ingest.lifeline import Lifeline
 
@@ -68,7 +68,7 @@ class Gateway:
         sessions = Sessions(Mapping(config.rules, topics_max=config.topics_max), config, self.counters)
         self._intake = Intake(log, config, self.counters, loop, now_ms=now_ms, on_failed=on_failed)
         self.lobby = Lobby(config, sessions, self._intake, self.admission, self.counters, loop, now_ms=now_ms)
-        self._certificates = Certificates(config) if config.tls_port >= 0 else None
+        self._certificates = Certificates("mqtt", config) if config.tls_port >= 0 else None
         self._connections: set[Connection] = set()
         self._servers: list[asyncio.Server] = []
         self._timer: asyncio.TimerHandle | None = None

@@ -5,12 +5,10 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import structlog
 
-from edge.mqtt.admission import Admission
 from edge.mqtt.codes import Reason
 from edge.mqtt.config import MqttConfig
 from edge.mqtt.connect import Refused, accepting_connack, client_id_refusal, refusal, refusing_connack
@@ -19,17 +17,22 @@ from edge.mqtt.events import Lost
 from edge.mqtt.inlet import Inlet
 from edge.mqtt.intake import Intake
 from edge.mqtt.packets import Connect
-from edge.mqtt.passwords import Users
 from edge.mqtt.sessions import Accepted, Arrived, Departed, Effect, Passed, PublishWill, Sessions, TakeOver
 from edge.mqtt.stats import Counters
+from edge.security.admission import Admission
+from edge.security.logins import Logins, Verdict
 
-LOGINS_WAITING_MAX = 1000  # some 40 s of scrypt
+_REFUSED = {
+    Verdict.WRONG: Refused(Reason.BAD_USER_NAME_OR_PASSWORD, Verdict.WRONG.value),
+    Verdict.GUESSING: Refused(Reason.CONNECTION_RATE_EXCEEDED, Verdict.GUESSING.value),
+    Verdict.BUSY: Refused(Reason.SERVER_BUSY, Verdict.BUSY.value),
+}
 
 _log = structlog.get_logger("mqtt")
 
 
 class Lobby:
-    """Let clients in. Thread: the gateway's loop; one more computes password hashes."""
+    """Let clients in. Thread: the gateway's loop."""
 
     def __init__(
         self,
@@ -49,29 +52,21 @@ class Lobby:
         self._counters = counters
         self._loop = loop
         self._now_ms = now_ms
-        self._users = Users(config.password_file) if config.password_file else None
-        self._hashing = ThreadPoolExecutor(1, thread_name_prefix="mqtt-password")
-        self._logins_waiting = 0
+        self._logins = Logins(config.password_file, loop, now_ms=now_ms) if config.password_file else None
 
     def connecting(self, connection: Connection, connect: Connect) -> None:
         """Take a CONNECT; its connection is not read until it is let in or refused."""
         refused = refusal(connect)
         if refused is not None:
             self._refuse(connection, connect, refused)
-        elif self._users is None:
+        elif self._logins is None:
             self._arrived(connection, connect, None)
         elif connect.user is None or connect.password is None:
-            self._login_failed(connection, connect)
-        elif self._admission.is_guessing(connection.ip, connect.user, self._now_ms()):
-            self._counters.auth_failures += 1
-            refused = Refused(Reason.CONNECTION_RATE_EXCEEDED, "too many wrong passwords; wait a minute")
-            self._refuse_late(connection, connect, refused)
-        elif self._logins_waiting >= LOGINS_WAITING_MAX:
-            self._refuse(connection, connect, Refused(Reason.SERVER_BUSY, "too many logins at once"))
+            self._logins.failed(connection.ip, connect.user or "")
+            self._login_failed(connection, connect, Verdict.WRONG)
         else:
-            self._logins_waiting += 1
-            answer = self._loop.run_in_executor(self._hashing, self._users.check, connect.user, connect.password)
-            answer.add_done_callback(partial(self._checked, connection, connect))
+            check = self._loop.create_task(self._logins.check(connection.ip, connect.user, connect.password))
+            check.add_done_callback(partial(self._checked, connection, connect))
 
     def departed(self, inlet: Inlet, lost: Lost) -> None:
         """A session lost its connection."""
@@ -80,33 +75,32 @@ class Lobby:
     def tick(self, now_ms: int) -> None:
         """Let sessions end and wills go out that are due."""
         self._publish_wills(self._sessions.step(Passed(), now_ms))
-        if self._users is not None and self._users.problem:
-            _log.error("password file not reloaded", problem=self._users.problem)
-            self._users.problem = ""
+        if self._logins is not None:
+            self._logins.tick()
 
     def close(self) -> None:
         """Check no more passwords."""
-        self._hashing.shutdown(wait=False, cancel_futures=True)
+        if self._logins is not None:
+            self._logins.close()
 
-    def _checked(self, connection: Connection, connect: Connect, answer: asyncio.Future[bool]) -> None:
-        self._logins_waiting -= 1
-        if answer.cancelled() or connection.closed:
+    def _checked(self, connection: Connection, connect: Connect, check: asyncio.Task[Verdict]) -> None:
+        if check.cancelled() or connection.closed:
             return
-        if answer.result():
+        verdict = check.result()
+        if verdict is Verdict.RIGHT:
             self._arrived(connection, connect, connect.user)
+        elif verdict is Verdict.BUSY:
+            self._refuse(connection, connect, _REFUSED[verdict])
         else:
-            self._login_failed(connection, connect)
+            self._login_failed(connection, connect, verdict)
 
-    def _login_failed(self, connection: Connection, connect: Connect) -> None:
+    def _login_failed(self, connection: Connection, connect: Connect, verdict: Verdict) -> None:
         self._counters.auth_failures += 1
-        self._admission.login_failed(connection.ip, connect.user or "", self._now_ms())
-        _log.warning("login failed", ip=connection.ip, user=(connect.user or "")[:64], client_id=connect.client_id[:64])
-        refused = Refused(Reason.BAD_USER_NAME_OR_PASSWORD, "wrong user name or password")
-        self._refuse_late(connection, connect, refused)
-
-    def _refuse_late(self, connection: Connection, connect: Connect, refused: Refused) -> None:
+        if verdict is Verdict.WRONG:
+            client_id = connect.client_id[:64]
+            _log.warning("login failed", ip=connection.ip, user=(connect.user or "")[:64], client_id=client_id)
         delay_s = self._config.failed_login_delay_ms / 1000  # KIP-306
-        self._loop.call_later(delay_s, self._refuse, connection, connect, refused)
+        self._loop.call_later(delay_s, self._refuse, connection, connect, _REFUSED[verdict])
 
     @staticmethod
     def _refuse(connection: Connection, connect: Connect, refused: Refused) -> None:

@@ -107,7 +107,7 @@ def passwd(file: Path, user: str, delete: bool) -> None:
 
     A running gateway uses the change at the next login.
     """
-    from edge.mqtt.passwords import remove_user, set_password
+    from edge.security.passwords import remove_user, set_password
 
     with reported():
         if delete:

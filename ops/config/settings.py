@@ -14,9 +14,10 @@ from brokerd.control.configs import check_broker_configs
 from brokerd.control.limits import CONTROL_LIMITS
 from edge.kafka.config import KafkaConfig
 from edge.kafka.places import port_of
-from edge.mqtt.config import BridgeConfig, MqttConfig, is_loopback, read_secret
-from edge.mqtt.passwords import read_users
-from edge.mqtt.tls import Certificates, trusting
+from edge.mqtt.config import BridgeConfig, MqttConfig, read_secret
+from edge.security.listener import is_loopback
+from edge.security.passwords import read_users
+from edge.security.tls import Certificates, trusting
 from ingest.errors import ConfigError
 from ingest.topic_config import TOPIC_SETTINGS
 from ops.config.file import FileValue, read_config_file
@@ -108,7 +109,7 @@ class Settings:
         if self.has_gateway:
             gateway = self.mqtt("")
             if gateway.tls_port >= 0:
-                Certificates(gateway)
+                Certificates("mqtt", gateway)
             if gateway.password_file:
                 read_users(Path(gateway.password_file))
         if self.has_bridge:

@@ -10,7 +10,7 @@ import msgspec
 from brokerd.config import BrokerConfig
 from brokerd.control.config import ControllerConfig
 from edge.kafka.places import PLAINTEXT, port_of
-from edge.mqtt.config import is_loopback
+from edge.security.listener import is_loopback
 from ops.config.settings import Settings, advertised_of, listener_of
 from ops.metrics.config import MonitorConfig
 from ops.supervisor.membership import Member

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from edge.mqtt import passwords
 from edge.mqtt.codes import Reason
 from edge.mqtt.config import MqttConfig
-from edge.mqtt.passwords import set_password
 from edge.mqtt.properties import Property
+from edge.security import passwords
+from edge.security.passwords import set_password
 from ingest.errors import ConfigError
 from tests.edge.mqtt import client_packets as c
 from tests.edge.mqtt.raw_device import RawDevice

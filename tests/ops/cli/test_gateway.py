@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from edge.mqtt.passwords import Users
+from edge.security.passwords import Users
 from ingest import Consumer
 from ops.cli.main import cli
 from tests.cluster import Cluster

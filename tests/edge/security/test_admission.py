@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edge.mqtt.admission import Admission
+from edge.security.admission import Admission
 
 
 def test_one_address_that_never_says_connect_does_not_shut_out_the_others() -> None:

@@ -1,11 +1,11 @@
-"""TLS 1.2 and newer: the listener's side, whose certificates are read again when they change, and the bridge's."""
+"""TLS 1.2 and newer: a listener's side, whose certificates are read again when they change, and the bridge's."""
 
 from __future__ import annotations
 
 import ssl
 from pathlib import Path
 
-from edge.mqtt.config import MqttConfig
+from edge.security.listener import ListenerConfig
 from ingest.errors import ConfigError
 
 
@@ -22,9 +22,16 @@ def trusting(ca_file: str) -> ssl.SSLContext:
 
 
 class Certificates:
-    """Hold the server's TLS context. Thread: the gateway's loop."""
+    """Hold a listener's TLS context. Thread: the gateway's loop.
 
-    def __init__(self, config: MqttConfig) -> None:
+    Args:
+        section: Of the settings, for errors.
+    Raises:
+        ConfigError: a file can't be read or used, or others may read the key.
+    """
+
+    def __init__(self, section: str, config: ListenerConfig) -> None:
+        self._section = section
         self._cert, self._key = config.tls_cert_file, config.tls_key_file
         self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self.context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -34,7 +41,7 @@ class Certificates:
             try:
                 self.context.load_verify_locations(config.tls_client_ca_file)
             except (OSError, ssl.SSLError) as error:
-                raise ConfigError(f"mqtt: tls_client_ca_file={config.tls_client_ca_file}: {error}") from None
+                raise ConfigError(f"{section}: tls_client_ca_file={config.tls_client_ca_file}: {error}") from None
             self.context.verify_mode = ssl.CERT_REQUIRED
         self._seen = self._stamp()
 
@@ -54,14 +61,15 @@ class Certificates:
         try:
             self.context.load_cert_chain(self._cert, self._key)
         except (OSError, ssl.SSLError) as error:
-            raise ConfigError(f"mqtt: tls_cert_file={self._cert}, tls_key_file={self._key}: {error}") from None
+            files = f"tls_cert_file={self._cert}, tls_key_file={self._key}"
+            raise ConfigError(f"{self._section}: {files}: {error}") from None
 
     def _check_key_mode(self) -> None:
         try:
             if Path(self._key).stat().st_mode & 0o077:
                 raise ConfigError(f"{self._key}: others can read it; chmod 600 {self._key}")
         except OSError as error:
-            raise ConfigError(f"mqtt: tls_key_file={self._key}: {error.strerror}") from None
+            raise ConfigError(f"{self._section}: tls_key_file={self._key}: {error.strerror}") from None
 
     def _stamp(self) -> tuple[int, ...]:
         try:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from edge.mqtt import passwords
-from edge.mqtt.passwords import Users, read_users, remove_user, set_password
+from edge.security import passwords
+from edge.security.passwords import Users, read_users, remove_user, set_password
 from ingest.errors import ConfigError
 
 

@@ -1,6 +1,9 @@
-"""The file of users and their password hashes, one `user:scrypt$n$r$p$salt$hash` a line.
+"""The file of users and what is stored of their passwords, a line each:
 
-Checked against on login; changed by `forebay gateway passwd`. The plain passwords are nowhere.
+    user:scrypt$n$r$p$salt$hash SCRAM-SHA-256$iterations:salt$key:key SCRAM-SHA-512$iterations:salt$key:key
+
+Checked against on login; changed by `forebay gateway passwd`. The plain passwords are nowhere. Lines of before there
+was SCRAM end after the hash. One comment is read: the secret of which unknown users' salts are made.
 """
 
 from __future__ import annotations
@@ -11,21 +14,47 @@ import hmac
 import os
 import secrets
 import threading
+from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
+from edge.security.saslprep import Unprepared, saslprep
+from edge.security.scram import HASHES, ScramKeys, decode_keys, derive_keys, encode_keys
 from ingest.atomic_file import replace_file
 from ingest.errors import ConfigError
 
 SCRYPT_N = 1 << 14  # with r=8 16 MiB and some 40 ms: OWASP's floor for interactive logins of r=8, p=1 … 5
 SCRYPT_R = 8
 SCRYPT_P = 1
+SCRAM_ITERATIONS = 1 << 14  # a client computes them at every connection, some 50 ms; Kafka's default is 4096
 _MEMORY_MAX = 64 * 1024 * 1024
 _KEY_BYTES = 32
+_SALT_BYTES = 16
+_SECRET = "# what unknown users' salts are made of: "
+
+
+class User(NamedTuple):
+    """What is stored of a password.
+
+    Attributes:
+        hashed: By scrypt.
+        scram: By mechanism; empty: from before there was SCRAM.
+    """
+
+    hashed: str
+    scram: Mapping[str, ScramKeys] = {}
+
+
+class UserFile(NamedTuple):
+    """What the file holds; of `secret` the salts of unknown users are made."""
+
+    users: dict[str, User]
+    secret: str
 
 
 def hash_password(password: bytes, *, salt: bytes | None = None) -> str:
     """Return the hash of a password as the file holds it. Cost: 16 MiB and some 40 ms, without the GIL."""
-    salt = secrets.token_bytes(16) if salt is None else salt
+    salt = secrets.token_bytes(_SALT_BYTES) if salt is None else salt
     key = _scrypt(password, salt, SCRYPT_N, SCRYPT_R, SCRYPT_P)
     fields = ("scrypt", str(SCRYPT_N), str(SCRYPT_R), str(SCRYPT_P), _text(salt), _text(key))
     return "$".join(fields)
@@ -42,12 +71,18 @@ def set_password(path: Path, user: str, password: bytes) -> None:
     """Add a user to the file, or change the password; the file is replaced at once, mode 0600.
 
     Raises:
-        ConfigError: the name can't be used, or the file can't be read or written.
+        ConfigError: the name or the password can't be used, or the file can't be read or written.
     """
     _check_name(user, str(path))
-    users = read_users(path) if path.exists() else {}
-    users[user] = hash_password(password)
-    _write(path, users)
+    _check_prepared(f"the name {user!r}", user.encode())
+    _check_prepared("the password", password)
+    file = read_users(path) if path.exists() else UserFile({}, secrets.token_hex())
+    keys = {
+        mechanism: derive_keys(mechanism, password, secrets.token_bytes(_SALT_BYTES), SCRAM_ITERATIONS)
+        for mechanism in HASHES
+    }
+    file.users[user] = User(hash_password(password), keys)
+    _write(path, file)
 
 
 def remove_user(path: Path, user: str) -> None:
@@ -56,14 +91,14 @@ def remove_user(path: Path, user: str) -> None:
     Raises:
         ConfigError: there is no such user, or the file can't be read or written.
     """
-    users = read_users(path)
-    if user not in users:
+    file = read_users(path)
+    if user not in file.users:
         raise ConfigError(f"{path}: there is no user {user!r}")
-    del users[user]
-    _write(path, users)
+    del file.users[user]
+    _write(path, file)
 
 
-def read_users(path: Path) -> dict[str, str]:
+def read_users(path: Path) -> UserFile:
     """Read the file.
 
     Raises:
@@ -77,18 +112,25 @@ def read_users(path: Path) -> dict[str, str]:
         if os.fstat(descriptor).st_mode & 0o077:
             raise ConfigError(f"{path}: others can read it; chmod 600 {path}")
         text = file.read().decode(errors="replace")
-    users: dict[str, str] = {}
+    users: dict[str, User] = {}
+    secret = secrets.token_hex()  # unless there is one; where there is none no user has keys either
     for number, line in enumerate(text.splitlines(), 1):
+        if line.startswith(_SECRET):
+            secret = line.removeprefix(_SECRET).strip()
         if not line.strip() or line.startswith("#"):
             continue
         place = f"{path}:{number}"
-        name, _, hashed = line.partition(":")
+        name, _, stored = line.partition(":")
         _check_name(name, place)
-        _check_hash(hashed.strip(), place)
+        hashed, *keys = stored.split() or [""]
+        _check_hash(hashed, place)
         if name in users:
             raise ConfigError(f"{place}: user {name!r} is there twice")
-        users[name] = hashed.strip()
-    return users
+        try:
+            users[name] = User(hashed, dict(map(decode_keys, keys)))
+        except ValueError:
+            raise _no_user_line(place) from None
+    return UserFile(users, secret)
 
 
 class Users:
@@ -101,7 +143,7 @@ class Users:
     def __init__(self, path: str) -> None:
         self._path = Path(path)
         self._lock = threading.Lock()
-        self._users = read_users(self._path)
+        self._users, self._salting = read_users(self._path)
         self._seen = self._stamp()
         self._secret = secrets.token_bytes(32)
         self._right: dict[tuple[str, str], bytes] = {}
@@ -112,7 +154,8 @@ class Users:
         """Tell whether the password is the user's. Cost: some 40 ms the first time, then microseconds."""
         with self._lock:
             self._reload()
-            hashed = self._users.get(user)
+            found = self._users.get(user)
+            hashed = found.hashed if found else None
             known = None if hashed is None else self._right.get((user, hashed))
         tag = hmac.digest(self._secret, password, "sha256")
         if known is not None and hmac.compare_digest(known, tag):
@@ -123,6 +166,24 @@ class Users:
         with self._lock:
             self._right[user, hashed] = tag
         return True
+
+    def scram_keys(self, user: str, mechanism: str) -> ScramKeys | None:
+        """Return what is stored of a user's password for SCRAM; None: there is nothing. Cost: microseconds."""
+        with self._lock:
+            self._reload()
+            found = self._users.get(user)
+        return found.scram.get(mechanism) if found else None
+
+    def made_up_keys(self, user: str, mechanism: str) -> ScramKeys:
+        """Return what a user who can't log in is given, always the same, so that nobody learns who can: RFC 5802 §9."""
+        made = hmac.digest(self._salting.encode(), f"{mechanism}:{user}".encode(), "sha512")
+        size = hashlib.new(HASHES[mechanism]).digest_size
+        return ScramKeys(made[:_SALT_BYTES], SCRAM_ITERATIONS, secrets.token_bytes(size), secrets.token_bytes(size))
+
+    @property
+    def without_scram(self) -> list[str]:
+        """Return the users whose lines are from before there was SCRAM."""
+        return [name for name, user in self._users.items() if not user.scram]
 
     def _stamp(self) -> tuple[int, int, int]:
         try:
@@ -137,11 +198,12 @@ class Users:
             return
         self._seen = stamp
         try:
-            self._users = read_users(self._path)
+            self._users, self._salting = read_users(self._path)
             self.problem = ""
         except ConfigError as error:  # the users read before stay; stats and log say why
             self.problem = str(error)
-        self._right = {key: tag for key, tag in self._right.items() if self._users.get(key[0]) == key[1]}
+        now = {(name, user.hashed) for name, user in self._users.items()}
+        self._right = {key: tag for key, tag in self._right.items() if key in now}
 
 
 def _scrypt(password: bytes, salt: bytes, n: int, r: int, p: int) -> bytes:
@@ -157,9 +219,26 @@ def _check_name(name: str, place: str) -> None:
         raise ConfigError(f"{place}: {name[:40]!r} can't be a user name: 1 to 256 printable characters, no ':'")
 
 
+def _check_prepared(what: str, text: bytes) -> None:
+    """Refuse what clients with and without SASLprep encode in different ways: one half could not log in by SCRAM."""
+    try:
+        if saslprep(text.decode()).encode() == text:
+            return
+        problem = "characters that SASLprep replaces"
+    except UnicodeDecodeError:
+        problem = "bytes that are no UTF-8"
+    except Unprepared as error:
+        problem = str(error)
+    raise ConfigError(f"{what} has {problem}: not all clients could log in with it; choose another")
+
+
+def _no_user_line(place: str) -> ConfigError:
+    return ConfigError(f"{place}: expected user:scrypt$n$r$p$salt$hash …, as `forebay gateway passwd` writes it")
+
+
 def _check_hash(hashed: str, place: str) -> None:
     fields = hashed.split("$")
-    problem = ConfigError(f"{place}: expected user:scrypt$n$r$p$salt$hash, as `forebay gateway passwd` writes it")
+    problem = _no_user_line(place)
     if len(fields) != 6 or fields[0] != "scrypt":
         raise problem
     try:
@@ -179,8 +258,11 @@ def _check_hash(hashed: str, place: str) -> None:
         raise problem
 
 
-def _write(path: Path, users: dict[str, str]) -> None:
-    text = "".join(f"{name}:{hashed}\n" for name, hashed in sorted(users.items()))
+def _write(path: Path, file: UserFile) -> None:
+    text = f"{_SECRET}{file.secret}\n"
+    for name, user in sorted(file.users.items()):
+        stored = [user.hashed, *(encode_keys(mechanism, keys) for mechanism, keys in user.scram.items())]
+        text += f"{name}:{' '.join(stored)}\n"
     try:
         replace_file(path, text.encode(), mode=0o600)
     except OSError as error:

@@ -24,6 +24,7 @@ from tests.edge.mqtt.running_gateway import RunningGateway
 @pytest.fixture
 def users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setattr(passwords, "SCRYPT_N", 16)
+    monkeypatch.setattr(passwords, "SCRAM_ITERATIONS", 4096)
     for user in ("alice", "bob"):
         set_password(tmp_path / "users", user, user.encode() + b"-secret")
     return str(tmp_path / "users")

@@ -8,13 +8,15 @@ from pathlib import Path
 import pytest
 
 from edge.security import passwords
-from edge.security.passwords import Users, read_users, remove_user, set_password
+from edge.security.passwords import Users, hash_password, read_users, remove_user, set_password
+from edge.security.scram import HASHES, ITERATIONS_MIN, derive_keys
 from ingest.errors import ConfigError
 
 
 @pytest.fixture(autouse=True)
 def quick_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(passwords, "SCRYPT_N", 16)
+    monkeypatch.setattr(passwords, "SCRAM_ITERATIONS", ITERATIONS_MIN)
 
 
 def test_the_right_password_is_accepted_and_no_other(tmp_path: Path) -> None:
@@ -61,7 +63,22 @@ def test_a_broken_file_leaves_the_users_known_before(tmp_path: Path) -> None:
     assert f"{path}:1" in users.problem
 
 
-@pytest.mark.parametrize("line", ["alice", "alice:secret", "alice:scrypt$3$8$1$YQ==$YQ==", ":x", "a\x01b:x"])
+HASHED = hash_password(b"one", salt=b"salt")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "alice",
+        "alice:",
+        "alice:secret",
+        "alice:scrypt$3$8$1$YQ==$YQ==",
+        ":x",
+        "a\x01b:x",
+        f"alice:{HASHED} x",
+        f"alice:{HASHED} SCRAM-SHA-256$1:YQ==$YQ==:YQ==",
+    ],
+)
 def test_a_wrong_line_is_named(tmp_path: Path, line: str) -> None:
     path = tmp_path / "users"
     path.write_text("# users\n\n" + line + "\n")
@@ -89,3 +106,56 @@ def test_a_link_is_not_followed(tmp_path: Path) -> None:
 def test_names_that_would_break_the_file_are_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(ConfigError):
         set_password(tmp_path / "users", name, b"x")
+
+
+def test_a_password_has_keys_of_its_own_for_each_mechanism(tmp_path: Path) -> None:
+    path = tmp_path / "users"
+    set_password(path, "alice", b"secret")
+    users = Users(str(path))
+    for mechanism in HASHES:
+        keys = users.scram_keys("alice", mechanism)
+        assert keys is not None
+        assert keys == derive_keys(mechanism, b"secret", keys.salt, ITERATIONS_MIN)
+        assert users.scram_keys("bob", mechanism) is None
+    assert len({users.scram_keys("alice", mechanism).salt for mechanism in HASHES}) == 2  # type: ignore[union-attr]
+    set_password(path, "alice", b"secret")
+    assert users.scram_keys("alice", "SCRAM-SHA-256") != keys
+    assert users.without_scram == []
+
+
+def test_lines_from_before_there_was_scram_are_read_and_kept(tmp_path: Path) -> None:
+    path = tmp_path / "users"
+    path.write_text(f"old:{HASHED}\n")
+    path.chmod(0o600)
+    users = Users(str(path))
+    set_password(path, "new", b"secret")
+    for user, password in (("old", b"one"), ("new", b"secret")):
+        assert users.check(user, password)
+    assert users.scram_keys("old", "SCRAM-SHA-256") is None
+    assert users.without_scram == ["old"]
+    assert f"old:{HASHED}\n" in path.read_text()
+
+
+def test_an_unknown_user_has_the_same_salt_in_every_process_and_after_every_change(tmp_path: Path) -> None:
+    path = tmp_path / "users"
+    set_password(path, "alice", b"secret")
+    first = Users(str(path)).made_up_keys("bob", "SCRAM-SHA-256")
+    set_password(path, "carol", b"secret")
+    users = Users(str(path))
+    second = users.made_up_keys("bob", "SCRAM-SHA-256")
+    assert (first.salt, first.iterations) == (second.salt, second.iterations)
+    assert first.stored_key != second.stored_key
+    others = [users.made_up_keys("bob", "SCRAM-SHA-512"), users.made_up_keys("dave", "SCRAM-SHA-256")]
+    known = users.scram_keys("alice", "SCRAM-SHA-256")
+    assert known is not None
+    assert len({second.salt, *(one.salt for one in others)}) == 3
+    assert (len(second.salt), second.iterations, len(second.stored_key)) == (16, known.iterations, 32)
+
+
+@pytest.mark.parametrize("text", ["a\u00a0b", "\u212b", "\U0001f600", "a\x07", "\u06271"])
+def test_what_clients_encode_in_different_ways_is_refused(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ConfigError, match="choose another"):
+        set_password(tmp_path / "users", "alice", text.encode())
+    with pytest.raises(ConfigError):
+        set_password(tmp_path / "users", text, b"secret")
+    set_password(tmp_path / "users", "zoë", "pässword, =2C".encode())

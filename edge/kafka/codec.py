@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from functools import cache
 from typing import Any, NamedTuple
 
-from kafka.protocol import admin, consumer, metadata, producer
+from kafka.protocol import admin, consumer, metadata, producer, sasl
 from kafka.protocol.api_message import ApiMessage
 from kafka.protocol.schemas.fields.codecs.types import UnsignedVarInt32
 from kafka.protocol.schemas.fields.struct_array import StructArrayField
@@ -89,6 +89,7 @@ APIS = {
         _api(consumer, "SyncGroup", 0, 5),
         _api(admin, "DescribeGroups", 0, 5),
         _api(admin, "ListGroups", 0, 4),
+        _api(sasl, "SaslHandshake", 0, 1),
         _api(metadata, "ApiVersions", 0, 4),
         _api(admin, "CreateTopics", 2, 7),
         _api(admin, "DeleteTopics", 1, 6),
@@ -98,6 +99,7 @@ APIS = {
         _api(admin, "DescribeConfigs", 1, 4),
         _api(admin, "AlterConfigs", 0, 2),
         _api(admin, "DescribeLogDirs", 1, 4),
+        _api(sasl, "SaslAuthenticate", 0, 2),
         _api(admin, "CreatePartitions", 0, 3),
         _api(admin, "DeleteGroups", 0, 2),
         _api(admin, "ElectLeaders", 0, 2),
@@ -113,6 +115,8 @@ APIS = {
 PRODUCE = int(producer.ProduceRequest.API_KEY)
 FETCH = int(consumer.FetchRequest.API_KEY)
 API_VERSIONS = int(metadata.ApiVersionsRequest.API_KEY)
+SASL_HANDSHAKE = int(sasl.SaslHandshakeRequest.API_KEY)
+SASL_AUTHENTICATE = int(sasl.SaslAuthenticateRequest.API_KEY)
 
 
 class Head(NamedTuple):

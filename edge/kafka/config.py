@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import ipaddress
-
 import msgspec
 
+from edge.security.listener import is_loopback
 from ingest.errors import ConfigError
 from ingest.limits import MIB
 
@@ -20,11 +19,15 @@ class KafkaConfig(msgspec.Struct, frozen=True, kw_only=True):
         port: Of the first broker id, the others' are each two higher; 0: any free ones; -1: there is no gateway.
         broker_ports: By id, of the brokers of this machine; empty: of a gateway that stands alone, which has all ids.
         processes: How many listen on the same ports, for more cores.
-        allow_insecure: Listen beyond loopback although this version neither encrypts nor asks who it is.
+        password_file: Users, mode 0600; they log in by SASL. Empty: everybody may do everything.
+        allow_insecure: Listen beyond loopback although this version does not encrypt.
         advertised_host, advertised_port: Where clients are told to connect to; empty and 0: where they have connected.
         request_bytes_max: The largest Produce; other requests are `other_bytes_max` at most.
         queued_max_request_bytes: Of all requests that wait for their answers, and of all that are not whole yet.
-        connections_max: At once; others are closed at once.
+        connections_max, connections_per_ip_max: At once; others are closed at once.
+        unauthenticated_max, unauthenticated_per_ip_max: The same of those that have not logged in.
+        connect_timeout_ms: From accepting a connection to its login.
+        failed_login_delay_ms: How long the answer to a wrong password is held back.
         auto_create_topics: Of names that clients ask for and allow to be created.
     """
 
@@ -33,6 +36,7 @@ class KafkaConfig(msgspec.Struct, frozen=True, kw_only=True):
     port: int = 9092
     broker_ports: dict[int, int] = {}
     processes: int = 1
+    password_file: str = ""
     allow_insecure: bool = False
     advertised_host: str = ""
     advertised_port: int = 0
@@ -40,6 +44,11 @@ class KafkaConfig(msgspec.Struct, frozen=True, kw_only=True):
     other_bytes_max: int = 1 * MIB
     queued_max_request_bytes: int = 128 * MIB
     connections_max: int = 10_000
+    connections_per_ip_max: int = 10_000
+    unauthenticated_max: int = 1_000
+    unauthenticated_per_ip_max: int = 500
+    connect_timeout_ms: int = 10_000
+    failed_login_delay_ms: int = 1_000
     auto_create_topics: bool = True
 
     def check(self) -> None:
@@ -62,15 +71,8 @@ class KafkaConfig(msgspec.Struct, frozen=True, kw_only=True):
             raise ConfigError(f"kafka: processes={self.processes}: expected 1 to {PROCESSES_MAX}")
         if not 0 <= self.advertised_port <= 65_535:
             raise ConfigError(f"kafka: advertised_port={self.advertised_port} is no port")
-        if not _is_loopback(self.host) and not self.allow_insecure:
+        if not is_loopback(self.host) and not self.allow_insecure:
             raise ConfigError(
-                f"kafka: host={self.host} is reached from other machines, and this version neither encrypts nor asks "
-                "who it is; set allow_insecure=true if that network is trusted"
+                f"kafka: host={self.host} is reached from other machines, and this version does not encrypt; "
+                "set allow_insecure=true if that network is trusted"
             )
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Executor
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import structlog
 
-from edge.kafka.apis.metadata import api_versions
 from edge.kafka.codec import (
     API_VERSIONS,
     FETCH,
@@ -23,14 +22,15 @@ from edge.kafka.codec import (
     encode_response,
     error_codes,
 )
-from edge.kafka.codec import unsupported_version as _unsupported
 from edge.kafka.context import Context
 from edge.kafka.fields import Malformed
-from edge.kafka.frames import FrameParser, FrameTooLarge
+from edge.kafka.frames import FRAME_BYTES_MIN, FrameParser, FrameTooLarge
 from edge.kafka.handlers import HANDLERS
+from edge.kafka.login import FRAME_BYTES_MAX as LOGIN_BYTES_MAX
+from edge.kafka.login import Login
 from edge.kafka.memory import Memory
 from edge.kafka.stats import Counters
-from ingest.wire.codes import ErrorCode
+from edge.kafka.versions import answer_versions
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -58,6 +58,10 @@ class Host(Protocol):
 
     def entered(self, connection: Connection) -> bool: ...
 
+    def login(self, connection: Connection) -> Login | None: ...
+
+    def let_in(self, connection: Connection) -> None: ...
+
     def left(self, connection: Connection) -> None: ...
 
 
@@ -69,6 +73,8 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._context: Context | None = None
         self._parser: FrameParser | None = None
+        self._login: Login | None = None
+        self.authenticated = False
         self._waiting: deque[memoryview] = deque()
         self._under_way: deque[tuple[asyncio.Task[Sequence[Buffer]], int]] = deque()  # with the request's size
         self._partial = 0
@@ -79,20 +85,27 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         self._context = self._gateway.context(self._transport)
-        self._parser = FrameParser(self._context.config.request_bytes_max)
+        self._parser = FrameParser(LOGIN_BYTES_MAX, 0)
         self._transport.set_write_buffer_limits(high=WRITE_BYTES_MAX)
         if not self._gateway.entered(self):
             self._transport.abort()
+            return
+        self._login = self._gateway.login(self)
+        if self._login is None:
+            self.let_in("", ())
 
     def data_received(self, data: bytes) -> None:
         assert self._parser is not None
         self._gateway.counters.bytes_in += len(data)
         try:
-            for frame in self._parser.feed(data):
-                self._take(frame)
+            frames = self._parser.feed(data)
+            if self._login is not None:
+                self._login.take(frames)  # others' memory is not for who has not logged in: these have little each
+                return
+            self._take(frames)
             self._hold_partial(self._parser.buffered_bytes)
         except (FrameTooLarge, Malformed) as error:
-            self._malformed(error)
+            self.malformed(error)
 
     def _hold_partial(self, size: int) -> None:
         memory = self._gateway.memory
@@ -109,7 +122,9 @@ class Connection(asyncio.Protocol):
         self._drop_waiting()
         self._gateway.memory.partial -= self._partial
         self._partial = 0
-        self._gateway.memory.forget(self._regulate)
+        self._gateway.memory.forget(self.regulate)
+        if self._login is not None:
+            self._login.close()
         if self._throttled is not None:
             self._throttled.cancel()
         self._transport = None
@@ -117,24 +132,46 @@ class Connection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self._can_write = False
-        self._regulate()
+        self.regulate()
 
     def resume_writing(self) -> None:
         self._can_write = True
         self._go_on()
 
-    def _malformed(self, error: Exception) -> None:
+    @property
+    def ip(self) -> str:
+        """The address of the client."""
+        return self._context.client_ip if self._context is not None else ""
+
+    def let_in(self, user: str, rest: Iterable[memoryview]) -> None:
+        """Serve the client, who is this user, "" for nobody; begin with frames that have come meanwhile.
+
+        Raises:
+            Malformed: one of these is no request.
+        """
+        assert self._context is not None
+        assert self._parser is not None
+        self._login = None
+        self._context.principal = user
+        self.authenticated = True
+        self._parser.bytes_min, self._parser.bytes_max = FRAME_BYTES_MIN, self._context.config.request_bytes_max
+        self._gateway.let_in(self)
+        self._take(rest)
+
+    def malformed(self, error: Exception) -> None:
+        """Close for what the client sent."""
         self._gateway.counters.malformed += 1
-        _log.info("closed for what it sent", ip=self._context and self._context.client_ip, reason=str(error))
+        _log.info("closed for what it sent", ip=self.ip, reason=str(error))
         self.close()
 
-    def _take(self, frame: memoryview) -> None:
+    def _take(self, frames: Iterable[memoryview]) -> None:
         assert self._context is not None
-        if frame.nbytes > self._context.config.other_bytes_max and decode_head(frame).api_key != PRODUCE:
-            raise Malformed(f"a request of {frame.nbytes} bytes that is no Produce")
-        self._gateway.memory.whole += frame.nbytes
-        self._waiting.append(frame)
-        self._advance()
+        for frame in frames:
+            if frame.nbytes > self._context.config.other_bytes_max and decode_head(frame).api_key != PRODUCE:
+                raise Malformed(f"a request of {frame.nbytes} bytes that is no Produce")
+            self._gateway.memory.whole += frame.nbytes
+            self._waiting.append(frame)
+            self._advance()
 
     def _advance(self) -> None:
         """Begin with what has come. A Fetch, whose answer may be large, waits until all before it is sent."""
@@ -151,7 +188,7 @@ class Connection(asyncio.Protocol):
                 task = loop.create_task(self._serve(decode_request(frame)))
             self._under_way.append((task, frame.nbytes))
             task.add_done_callback(self._done)
-        self._regulate()
+        self.regulate()
 
     async def _serve_large(self, frame: memoryview) -> Sequence[Buffer]:
         """Read it beside the loop, one such request at a time: a megabyte may hold half a million things."""
@@ -160,14 +197,11 @@ class Connection(asyncio.Protocol):
 
     async def _serve(self, request: Request | Head) -> Sequence[Buffer]:
         assert self._context is not None
-        if isinstance(request, Head):
-            if request.api_key == API_VERSIONS:
-                return [_unsupported(request, api_versions(ErrorCode.UNSUPPORTED_VERSION))]
-            raise Malformed(f"api {request.api_key}, version {request.version} is not served")
         started, counts = time.perf_counter(), self._gateway.counters.apis
-        if request.api.key == API_VERSIONS:
+        if (versions := answer_versions(request)) is not None:
             counts.answered(API_VERSIONS, 0.0)
-            return [encode_response(request, api_versions())]
+            return [versions]
+        assert isinstance(request, Request)
         answer = await HANDLERS[request.api.key](self._context, request)
         counts.answered(request.api.key, time.perf_counter() - started)
         if answer is None:
@@ -186,7 +220,7 @@ class Connection(asyncio.Protocol):
                 return
             error = task.exception()
             if isinstance(error, Malformed):
-                self._malformed(error)
+                self.malformed(error)
                 return
             if error is not None:
                 self._gateway.counters.failed += 1
@@ -204,15 +238,18 @@ class Connection(asyncio.Protocol):
         try:
             self._advance()
         except Malformed as error:
-            self._malformed(error)
+            self.malformed(error)
 
-    def _regulate(self) -> None:
-        """Read the socket, or not, by what is under way, what the client has not read, and its quota."""
-        memory = self._gateway.memory
-        if memory.is_full:
-            memory.when_free(self._regulate)
-        few = len(self._under_way) + len(self._waiting) < REQUESTS_MAX
-        wanted = few and self._can_write and not self._is_throttled() and not memory.is_full
+    def regulate(self) -> None:
+        """Read the socket, or not, by its login, what is under way, what the client has not read, and its quota."""
+        if self._login is not None:
+            wanted = not self._login.busy
+        else:
+            memory = self._gateway.memory
+            if memory.is_full:
+                memory.when_free(self.regulate)
+            few = len(self._under_way) + len(self._waiting) < REQUESTS_MAX
+            wanted = few and self._can_write and not self._is_throttled() and not memory.is_full
         if wanted == self._reading or self._transport is None or self._transport.is_closing():
             return
         self._reading = wanted
@@ -231,6 +268,12 @@ class Connection(asyncio.Protocol):
     def _unthrottle(self) -> None:
         self._throttled = None
         self._go_on()
+
+    def write(self, data: bytes) -> None:
+        """Send bytes, unless it is closed."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._gateway.counters.bytes_out += len(data)
+            self._transport.write(data)
 
     def close(self) -> None:
         """Close once what was answered is sent."""

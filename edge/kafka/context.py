@@ -28,6 +28,7 @@ class Context:
         client_ip: Of the peer.
         own_port: By which this client came, as clients are told it.
         protocol: Kafka's name of what this client speaks.
+        principal: The user who has logged in, "" where nobody has to.
         throttled_until_ms: The client is over its quota: its connection is not read before (KIP-219); monotonic.
     """
 
@@ -45,6 +46,7 @@ class Context:
     own_port: int
     protocol: str = PLAINTEXT
     throttled_until_ms: int = 0
+    principal: str = ""
 
     def throttle(self, throttle_ms: int) -> None:
         """Take note that a broker wants nothing from this client for a while."""

@@ -16,12 +16,12 @@ class FrameParser:
     """Cut a stream into frames. What a frame claims is not allocated before it has come.
 
     Attributes:
-        bytes_max: The largest frame that is taken; it may be raised once a client has logged in.
+        bytes_max, bytes_min: The largest and smallest frame that is taken; they change once a client has logged in.
         buffered_bytes: What is held of a frame that is not whole.
     """
 
-    def __init__(self, bytes_max: int) -> None:
-        self.bytes_max = bytes_max
+    def __init__(self, bytes_max: int, bytes_min: int = FRAME_BYTES_MIN) -> None:
+        self.bytes_max, self.bytes_min = bytes_max, bytes_min
         self._parts: list[bytes] = []
         self.buffered_bytes = 0
         self._needed = _SIZE.size
@@ -41,8 +41,8 @@ class FrameParser:
         position = 0
         while view.nbytes - position >= _SIZE.size:
             (size,) = _SIZE.unpack_from(view, position)
-            if not FRAME_BYTES_MIN <= size <= self.bytes_max:
-                raise FrameTooLarge(f"a frame of {size} bytes; {FRAME_BYTES_MIN} to {self.bytes_max} are taken")
+            if not self.bytes_min <= size <= self.bytes_max:
+                raise FrameTooLarge(f"a frame of {size} bytes; {self.bytes_min} to {self.bytes_max} are taken")
             end = position + _SIZE.size + size
             if end > view.nbytes:
                 self._needed = end - position

@@ -18,10 +18,14 @@ from edge.kafka.context import Context
 from edge.kafka.coordinators import Coordinators
 from edge.kafka.doorbells import Doorbells
 from edge.kafka.local_logs import LocalLogs
+from edge.kafka.login import Login
 from edge.kafka.memory import Memory
 from edge.kafka.places import Places
 from edge.kafka.stats import Counters, KafkaStats
 from edge.role import OnFailed, run_role
+from edge.security.admission import Admission
+from edge.security.logins import Logins
+from ingest.client.cluster import monotonic_ms
 from ingest.errors import ConfigError
 from ingest.lifeline import Lifeline
 
@@ -36,7 +40,7 @@ class Gateway:
     """Listener and connections. Thread: the loop's.
 
     Raises:
-        ConfigError: there is no appliance at `config.bootstrap`.
+        ConfigError: there is no appliance at `config.bootstrap`, or the password file can't be used.
     """
 
     def __init__(self, config: KafkaConfig, loop: asyncio.AbstractEventLoop) -> None:
@@ -45,6 +49,13 @@ class Gateway:
         self.memory = Memory(config.queued_max_request_bytes)
         self.decoding = ThreadPoolExecutor(1, thread_name_prefix="kafka-decode")
         self._loop = loop
+        self._logins = Logins(config.password_file, loop, now_ms=monotonic_ms) if config.password_file else None
+        self._admission = Admission(
+            connections_max=config.connections_max,
+            per_ip_max=config.connections_per_ip_max,
+            unauthenticated_max=config.unauthenticated_max,
+            unauthenticated_per_ip_max=config.unauthenticated_per_ip_max,
+        )
         self._brokers = Brokers(config.bootstrap, loop, client_id="kafka-gateway")
         self._coordinators = Coordinators(self._brokers)
         self._logs = LocalLogs(self._brokers, loop)
@@ -64,6 +75,8 @@ class Gateway:
         """
         self.port = await self._listen(self.config.port)
         _log.info("listening", host=self.config.host, port=self.port)
+        if self._logins is not None:
+            self._logins.warn_of_missing_keys()
         await self._add_listeners()
         await self._brokers.known(METADATA_TIMEOUT_MS)
         await self._add_listeners()
@@ -85,6 +98,8 @@ class Gateway:
         while True:
             await asyncio.sleep(LOOK_S)
             await self._add_listeners()
+            if self._logins is not None:
+                self._logins.tick()
 
     async def _add_listeners(self) -> None:
         """Give every broker id that has none a port of its own."""
@@ -115,6 +130,8 @@ class Gateway:
     def close(self) -> None:
         """Close the connections to brokers."""
         self.decoding.shutdown(wait=False, cancel_futures=True)
+        if self._logins is not None:
+            self._logins.close()
         self._doorbells.close()
         self._logs.close()
         self._brokers.close()
@@ -146,15 +163,30 @@ class Gateway:
     def entered(self, connection: Connection) -> bool:
         """Take note of a new connection; False: there are too many."""
         self.counters.connections_opened += 1
-        if len(self._connections) >= self.config.connections_max:
+        if problem := self._admission.enter(connection.ip):
             self.counters.connections_refused += 1
+            if self.counters.connections_refused % 1000 == 1:
+                _log.warning("connection refused", ip=connection.ip, problem=problem)
             return False
         self._connections.add(connection)
         self.counters.connections = len(self._connections)
         return True
 
+    def login(self, connection: Connection) -> Login | None:
+        """Return how a connection logs in, None where nobody has to."""
+        if self._logins is None:
+            return None
+        return Login(connection, self._logins, self.config, self.counters, self._loop)
+
+    def let_in(self, connection: Connection) -> None:
+        """A connection has logged in, or need not."""
+        self._admission.let_in(connection.ip)
+
     def left(self, connection: Connection) -> None:
         """A connection is gone."""
+        if connection not in self._connections:
+            return
+        self._admission.leave(connection.ip, authenticated=connection.authenticated)
         self._connections.discard(connection)
         self.counters.connections = len(self._connections)
 

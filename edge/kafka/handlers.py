@@ -17,6 +17,7 @@ from edge.kafka.apis import (
     produce,
     producer_ids,
     quotas,
+    sasl,
     topics,
 )
 from edge.kafka.codec import API_VERSIONS, APIS, Request
@@ -38,6 +39,7 @@ HANDLERS: dict[int, Handler] = {
     14: groups.sync_group,
     15: groups.describe_groups,
     16: groups.list_groups,
+    17: sasl.sasl_handshake,
     19: topics.create_topics,
     20: topics.delete_topics,
     21: topics.delete_records,
@@ -46,6 +48,7 @@ HANDLERS: dict[int, Handler] = {
     32: configs.describe_configs,
     33: configs.alter_configs,
     35: cluster.describe_log_dirs,
+    36: sasl.sasl_authenticate,
     37: topics.create_partitions,
     42: groups.delete_groups,
     43: cluster.elect_leaders,

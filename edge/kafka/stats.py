@@ -13,6 +13,7 @@ class Counters:
     Attributes:
         connections_opened: All that were accepted so far, those that were refused at once too.
         malformed: Connections closed for bytes that are no request.
+        auth_failures: Logins that failed.
         failed: Requests that ended in an error of ours; their connections were closed.
         received: Records of Produce requests; of a batch that is not one, 1.
         acknowledged: In the log, and the client was told, or asked for no answer (acks=0).
@@ -26,6 +27,7 @@ class Counters:
         "acknowledged",
         "apis",
         "appended",
+        "auth_failures",
         "bytes_in",
         "bytes_out",
         "connections",
@@ -49,6 +51,7 @@ class Counters:
         self.connections_opened = 0
         self.connections_refused = 0
         self.malformed = 0
+        self.auth_failures = 0
         self.failed = 0
         self.received = 0
         self.acknowledged = 0
@@ -72,6 +75,7 @@ class Counters:
             connections_opened_total=self.connections_opened,
             connections_refused_total=self.connections_refused,
             malformed_total=self.malformed,
+            auth_failures_total=self.auth_failures,
             failed_total=self.failed,
             received_total=received,
             acknowledged_total=acknowledged,
@@ -100,6 +104,7 @@ class KafkaStats(msgspec.Struct, frozen=True, kw_only=True):
     connections_opened_total: int
     connections_refused_total: int
     malformed_total: int
+    auth_failures_total: int
     failed_total: int
     received_total: int
     acknowledged_total: int

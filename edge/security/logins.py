@@ -11,6 +11,7 @@ import structlog
 
 from edge.security.guesses import Guesses
 from edge.security.passwords import Users
+from edge.security.scram import ScramKeys
 
 WAITING_MAX = 1000  # some 40 s of scrypt
 
@@ -43,7 +44,7 @@ class Logins:
 
     async def check(self, ip: str, user: str, password: bytes) -> Verdict:
         """Tell whether a password is the user's; a wrong one is remembered. Cost: some 40 ms of another thread."""
-        if self._guesses.too_many(ip, user, self._now_ms()):
+        if self.is_guessing(ip, user):
             return Verdict.GUESSING
         if self._waiting >= WAITING_MAX:
             return Verdict.BUSY
@@ -55,6 +56,20 @@ class Logins:
         if not right:
             self.failed(ip, user)
         return Verdict.RIGHT if right else Verdict.WRONG
+
+    async def scram_keys(self, user: str, mechanism: str) -> tuple[ScramKeys, bool]:
+        """Return what is stored of a user's password for SCRAM, and whether it is real. Cost: in another thread."""
+        return await self._loop.run_in_executor(None, self._users.scram_keys, user, mechanism)
+
+    def warn_of_missing_keys(self) -> None:
+        """Say it if there are users who can't log in by SCRAM."""
+        if users := self._users.without_scram:
+            why = "no login by SCRAM until the password is set anew: forebay gateway passwd"
+            _log.warning(why, users=users[:20], count=len(users))
+
+    def is_guessing(self, ip: str, user: str) -> bool:
+        """Tell whether an address had too many wrong passwords for a user lately."""
+        return self._guesses.too_many(ip, user, self._now_ms())
 
     def failed(self, ip: str, user: str) -> None:
         """Remember a login that failed."""

@@ -22,15 +22,15 @@ _PROHIBITED = (
 )
 
 
-class Unprepared(Exception):
-    """A text that SASLprep does not take; the message says why, and holds nothing of it."""
+class SaslError(Exception):
+    """What a client sent gets nobody in; the message is for our log, not for the client, and holds no secret."""
 
 
 def saslprep(text: str) -> str:
     """Return the form of a text that is compared, as of a stored string.
 
     Raises:
-        Unprepared: it holds something that is prohibited, or mixes directions of writing.
+        SaslError: it holds something that is prohibited, or mixes directions of writing.
     """
     if text.isascii() and text.isprintable():
         return text
@@ -39,9 +39,9 @@ def saslprep(text: str) -> str:
     )
     found = ucd_3_2_0.normalize("NFKC", mapped)
     if any(prohibited(char) for char in found for prohibited in _PROHIBITED):
-        raise Unprepared("a character that SASLprep prohibits")
+        raise SaslError("a character that SASLprep prohibits")
     if any(map(stringprep.in_table_d1, found)):
         ends = stringprep.in_table_d1(found[0]) and stringprep.in_table_d1(found[-1])
         if not ends or any(map(stringprep.in_table_d2, found)):
-            raise Unprepared("both directions of writing")
+            raise SaslError("both directions of writing")
     return found

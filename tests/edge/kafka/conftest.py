@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-import threading
 from collections.abc import Iterator
 
 import pytest
 
-from edge.kafka.config import KafkaConfig
 from edge.kafka.gateway import Gateway
 from tests.cluster import Cluster, running_cluster
+from tests.edge.kafka.running_gateway import running_gateway
 
 
 @pytest.fixture(scope="session")
@@ -22,26 +20,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 @pytest.fixture(scope="session")
 def gateway(cluster: Cluster) -> Iterator[Gateway]:
     """A gateway that serves until the tests are over."""
-    loop = asyncio.new_event_loop()
-    made: list[Gateway] = []
-    started, stopped = threading.Event(), asyncio.Event()
-
-    async def serve() -> None:
-        opened = Gateway(KafkaConfig(bootstrap=cluster.bootstrap, port=0), loop)
-        await opened.start()
-        made.append(opened)
-        started.set()
-        await stopped.wait()
-        await opened.stop()
-        opened.close()
-
-    thread = threading.Thread(target=lambda: loop.run_until_complete(serve()))
-    thread.start()
-    assert started.wait(10)
-    yield made[0]
-    loop.call_soon_threadsafe(stopped.set)
-    thread.join(10)
-    loop.close()
+    with running_gateway(cluster.bootstrap) as opened:
+        yield opened
 
 
 @pytest.fixture

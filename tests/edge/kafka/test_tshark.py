@@ -35,6 +35,7 @@ KNOWN = {
 MISREAD = {
     **{("JoinGroup", version): "the length of bytes has 32 bits, not 16" for version in range(6)},
     **{("SyncGroup", version): "the same" for version in range(4)},
+    **{("SaslAuthenticate", version): "the same" for version in range(2)},
     **{("DeleteTopics", version): "throttle_time_ms comes with version 1, not 3" for version in (1, 2)},
     ("AlterPartitionReassignments", 0): "version 0 has compact names",
     ("ListPartitionReassignments", 0): "the same",

@@ -24,23 +24,27 @@ class Client:
     """One connection; answers come in the order of the requests."""
 
     def __init__(self, port: int) -> None:
-        self._socket = socket.create_connection(("127.0.0.1", port), timeout=20)
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout=20)
         self._numbers = itertools.count(1)
         self._begun: deque[int] = deque()
         self._data = b""
 
     def send(self, data: bytes) -> None:
-        self._socket.sendall(data)
+        self.socket.sendall(data)
 
     def receive(self) -> bytes:
         """Return one frame without its size; empty: the connection was closed."""
+        return self.receive_frame() or b""
+
+    def receive_frame(self) -> bytes | None:
+        """Return one frame without its size; None: the connection was closed."""
         while len(self._data) < 4 or len(self._data) < 4 + struct.unpack_from(">i", self._data)[0]:
             try:
-                more = self._socket.recv(1 << 16)
+                more = self.socket.recv(1 << 16)
             except ConnectionResetError:
-                return b""
+                return None
             if not more:
-                return b""
+                return None
             self._data += more
         end = 4 + struct.unpack_from(">i", self._data)[0]
         frame, self._data = self._data[4:end], self._data[end:]
@@ -68,7 +72,7 @@ class Client:
         return self.end(key, version)
 
     def close(self) -> None:
-        self._socket.close()
+        self.socket.close()
 
 
 @pytest.fixture
@@ -138,6 +142,10 @@ def fields_of(key: int, version: int, topic: str) -> dict[str, Any]:
             return {"groups": ["nobody"]}
         case 16:
             return {"states_filter": []}
+        case 17:
+            return {"mechanism": "PLAIN"}
+        case 36:
+            return {"auth_bytes": b"\0alice\0secret"}
         case 19:
             kind = request.CreatableTopic
             made = kind(name=f"{topic}-made", num_partitions=1, replication_factor=1, assignments=[], configs=[])
@@ -222,7 +230,9 @@ EXPECTED = {
     12: {ErrorCode.UNKNOWN_MEMBER_ID},
     13: {0, ErrorCode.UNKNOWN_MEMBER_ID},
     14: {ErrorCode.UNKNOWN_MEMBER_ID},
+    17: {ErrorCode.ILLEGAL_SASL_STATE},
     20: {ErrorCode.UNKNOWN_TOPIC_OR_PARTITION},
+    36: {ErrorCode.ILLEGAL_SASL_STATE},
     42: {ErrorCode.GROUP_ID_NOT_FOUND},
     45: {0, ErrorCode.NO_REASSIGNMENT_IN_PROGRESS},
     47: {ErrorCode.GROUP_ID_NOT_FOUND},

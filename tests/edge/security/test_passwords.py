@@ -112,14 +112,15 @@ def test_a_password_has_keys_of_its_own_for_each_mechanism(tmp_path: Path) -> No
     path = tmp_path / "users"
     set_password(path, "alice", b"secret")
     users = Users(str(path))
+    salts = set()
     for mechanism in HASHES:
-        keys = users.scram_keys("alice", mechanism)
-        assert keys is not None
+        keys, real = users.scram_keys("alice", mechanism)
+        assert real
         assert keys == derive_keys(mechanism, b"secret", keys.salt, ITERATIONS_MIN)
-        assert users.scram_keys("bob", mechanism) is None
-    assert len({users.scram_keys("alice", mechanism).salt for mechanism in HASHES}) == 2  # type: ignore[union-attr]
+        salts.add(keys.salt)
+    assert len(salts) == 2
     set_password(path, "alice", b"secret")
-    assert users.scram_keys("alice", "SCRAM-SHA-256") != keys
+    assert users.scram_keys("alice", "SCRAM-SHA-256")[0].salt not in salts
     assert users.without_scram == []
 
 
@@ -131,7 +132,7 @@ def test_lines_from_before_there_was_scram_are_read_and_kept(tmp_path: Path) -> 
     set_password(path, "new", b"secret")
     for user, password in (("old", b"one"), ("new", b"secret")):
         assert users.check(user, password)
-    assert users.scram_keys("old", "SCRAM-SHA-256") is None
+    assert [users.scram_keys(user, "SCRAM-SHA-256")[1] for user in ("old", "new")] == [False, True]
     assert users.without_scram == ["old"]
     assert f"old:{HASHED}\n" in path.read_text()
 
@@ -139,17 +140,26 @@ def test_lines_from_before_there_was_scram_are_read_and_kept(tmp_path: Path) -> 
 def test_an_unknown_user_has_the_same_salt_in_every_process_and_after_every_change(tmp_path: Path) -> None:
     path = tmp_path / "users"
     set_password(path, "alice", b"secret")
-    first = Users(str(path)).made_up_keys("bob", "SCRAM-SHA-256")
+    first, real = Users(str(path)).scram_keys("bob", "SCRAM-SHA-256")
+    assert not real
     set_password(path, "carol", b"secret")
     users = Users(str(path))
-    second = users.made_up_keys("bob", "SCRAM-SHA-256")
+    second, _ = users.scram_keys("bob", "SCRAM-SHA-256")
     assert (first.salt, first.iterations) == (second.salt, second.iterations)
     assert first.stored_key != second.stored_key
-    others = [users.made_up_keys("bob", "SCRAM-SHA-512"), users.made_up_keys("dave", "SCRAM-SHA-256")]
-    known = users.scram_keys("alice", "SCRAM-SHA-256")
-    assert known is not None
-    assert len({second.salt, *(one.salt for one in others)}) == 3
-    assert (len(second.salt), second.iterations, len(second.stored_key)) == (16, known.iterations, 32)
+    others = [users.scram_keys("bob", "SCRAM-SHA-512"), users.scram_keys("dave", "SCRAM-SHA-256")]
+    assert len({second.salt, *(keys.salt for keys, _ in others)}) == 3
+    known, _ = users.scram_keys("alice", "SCRAM-SHA-256")
+    assert [len(field) for field in known if isinstance(field, bytes)] == [
+        len(field) for field in second if isinstance(field, bytes)
+    ]
+    assert second.iterations == known.iterations
+
+
+def test_an_unknown_user_has_the_iterations_that_others_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    set_password(tmp_path / "users", "alice", b"secret")
+    monkeypatch.setattr(passwords, "SCRAM_ITERATIONS", ITERATIONS_MIN * 2)
+    assert Users(str(tmp_path / "users")).scram_keys("bob", "SCRAM-SHA-256")[0].iterations == ITERATIONS_MIN
 
 
 @pytest.mark.parametrize("text", ["a\u00a0b", "\u212b", "\U0001f600", "a\x07", "\u06271"])

@@ -142,5 +142,5 @@ def test_variable_that_is_nearly_a_setting_is_warned_of() -> None:
 
 
 def test_a_kafka_listener_beyond_loopback_has_to_be_allowed() -> None:
-    with pytest.raises(ConfigError, match="neither encrypts nor asks"):
+    with pytest.raises(ConfigError, match="does not encrypt"):
         load_settings(flags={("kafka", "port"): ("--kafka-port", 0), ("kafka", "host"): ("--kafka-host", "0.0.0.0")})

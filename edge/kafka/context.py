@@ -10,7 +10,7 @@ from edge.kafka.config import KafkaConfig
 from edge.kafka.coordinators import Coordinators
 from edge.kafka.doorbells import Doorbells
 from edge.kafka.local_logs import LocalLogs
-from edge.kafka.places import PLAINTEXT, Places
+from edge.kafka.places import Places
 from edge.kafka.stats import Counters
 from ingest.client.cluster import monotonic_ms
 
@@ -27,7 +27,6 @@ class Context:
         places: Where brokers are found.
         client_ip: Of the peer.
         own_port: By which this client came, as clients are told it.
-        protocol: Kafka's name of what this client speaks.
         principal: The user who has logged in, "" where nobody has to.
         throttled_until_ms: The client is over its quota: its connection is not read before (KIP-219); monotonic.
     """
@@ -44,7 +43,6 @@ class Context:
     places: Places
     client_ip: str
     own_port: int
-    protocol: str = PLAINTEXT
     throttled_until_ms: int = 0
     principal: str = ""
 
@@ -62,7 +60,7 @@ class Context:
     def address(self, broker_id: int) -> tuple[str, int]:
         """Return where this client finds a broker: at its machine's gateway; at this one if that has none."""
         broker = self.brokers.all.get(broker_id)
-        elsewhere = self.places.elsewhere(broker, self.protocol) if broker else None
+        elsewhere = self.places.elsewhere(broker) if broker else None
         return elsewhere or (self.host, self.places.told.get(broker_id, self.port))
 
     def addressed(self, broker_id: int) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
+from itertools import count
 
 import structlog
 
@@ -17,21 +18,21 @@ from edge.kafka.connection import Connection
 from edge.kafka.context import Context
 from edge.kafka.coordinators import Coordinators
 from edge.kafka.doorbells import Doorbells
+from edge.kafka.listener import Listener
 from edge.kafka.local_logs import LocalLogs
 from edge.kafka.login import Login
 from edge.kafka.memory import Memory
-from edge.kafka.places import Places
 from edge.kafka.stats import Counters, KafkaStats
 from edge.role import OnFailed, run_role
 from edge.security.admission import Admission
 from edge.security.logins import Logins
+from edge.security.tls import Certificates
 from ingest.client.cluster import monotonic_ms
-from ingest.errors import ConfigError
 from ingest.lifeline import Lifeline
 
-BACKLOG = 1024
 METADATA_TIMEOUT_MS = 5_000
 LOOK_S = 1.0
+CERTIFICATE_LOOKS = 10
 
 _log = structlog.get_logger("kafka")
 
@@ -40,7 +41,7 @@ class Gateway:
     """Listener and connections. Thread: the loop's.
 
     Raises:
-        ConfigError: there is no appliance at `config.bootstrap`, or the password file can't be used.
+        ConfigError: there is no appliance at `config.bootstrap`, or a file that the config names can't be used.
     """
 
     def __init__(self, config: KafkaConfig, loop: asyncio.AbstractEventLoop) -> None:
@@ -62,10 +63,12 @@ class Gateway:
         self._doorbells = Doorbells(self._brokers, loop)
         self._quotas = ClientQuotas(self._brokers)
         self._connections: set[Connection] = set()
-        self._servers: list[asyncio.Server] = []
-        self._places = Places(config)
+        connect = partial(Connection, self)
+        self._certificates = Certificates("kafka", config) if config.tls_port >= 0 else None
+        self._plain = Listener(config, loop, connect) if config.port >= 0 else None
+        self._tls = Listener(config, loop, connect, self._certificates) if self._certificates else None
+        self._listeners = [one for one in (self._plain, self._tls) if one is not None]
         self._following: list[asyncio.Task[None]] = []
-        self.port = -1
 
     async def start(self) -> None:
         """Listen.
@@ -73,8 +76,8 @@ class Gateway:
         Raises:
             ConfigError: the port is taken, or the address is not this machine's.
         """
-        self.port = await self._listen(self.config.port)
-        _log.info("listening", host=self.config.host, port=self.port)
+        for listener in self._listeners:
+            await listener.start()
         if self._logins is not None:
             self._logins.warn_of_missing_keys()
         await self._add_listeners()
@@ -82,46 +85,38 @@ class Gateway:
         await self._add_listeners()
         self._following = [self._loop.create_task(one) for one in (self._follow(), self._quotas.follow())]
 
-    async def _listen(self, port: int) -> int:
-        host = self.config.host
-        try:
-            server = await self._loop.create_server(
-                partial(Connection, self), host, port, backlog=BACKLOG, reuse_port=self.config.processes > 1
-            )
-        except OSError as error:
-            raise ConfigError(f"kafka: can't listen on {host}:{port}: {error.strerror or error}") from None
-        self._servers.append(server)
-        return int(server.sockets[0].getsockname()[1])
+    @property
+    def port(self) -> int:
+        """The first port without TLS, -1: there is none."""
+        return self._plain.port if self._plain else -1
+
+    @property
+    def tls_port(self) -> int:
+        """The first port with TLS, -1: there is none."""
+        return self._tls.port if self._tls else -1
 
     async def _follow(self) -> None:
-        """Have a listener for every broker that comes."""
-        while True:
+        """Have a listener for every broker that comes, and look at the files."""
+        for look in count(1):
             await asyncio.sleep(LOOK_S)
             await self._add_listeners()
             if self._logins is not None:
                 self._logins.tick()
+            if self._certificates is not None and look % CERTIFICATE_LOOKS == 0:
+                problem = self._certificates.reload()
+                if problem:
+                    _log.error("certificate not reloaded", problem=problem)
 
     async def _add_listeners(self) -> None:
-        """Give every broker id that has none a port of its own."""
-        for place in self._places.missing(self._brokers.all):
-            port = self.port
-            if place.port not in (0, port) or self._places.told:
-                try:
-                    port = await self._listen(place.port)
-                except ConfigError as error:
-                    _log.error(
-                        "a broker has no port of its own: old clients will not find it",
-                        broker=place.broker_id,
-                        reason=str(error),
-                    )
-            self._places.told[place.broker_id] = place.told or port
+        for listener in self._listeners:
+            await listener.add(self._brokers.all)
 
     async def stop(self) -> None:
         """Close the listeners and all connections."""
         for task in self._following:
             task.cancel()
-        for server in self._servers:
-            server.close()
+        for listener in self._listeners:
+            listener.close()
         for connection in list(self._connections):
             connection.close()
         await asyncio.sleep(0)
@@ -138,13 +133,14 @@ class Gateway:
 
     def stats(self) -> KafkaStats:
         """Return what was counted. Thread: any."""
-        return self.counters.stats(port=self.port)
+        return self.counters.stats(port=self.port, tls_port=self.tls_port)
 
     def context(self, transport: asyncio.Transport) -> Context:
         """Return what APIs need to know of a new connection."""
         here = transport.get_extra_info("sockname")
         peer = transport.get_extra_info("peername")
-        config = self.config
+        listener = self._plain if transport.get_extra_info("sslcontext") is None else self._tls
+        assert listener is not None
         return Context(
             self._brokers,
             self._coordinators,
@@ -152,12 +148,12 @@ class Gateway:
             self._doorbells,
             self._quotas,
             self.counters,
-            config,
-            config.advertised_host or here[0],
-            config.advertised_port or self.port,
-            self._places,
+            self.config,
+            self.config.advertised_host or here[0],
+            listener.told(listener.port),
+            listener.places,
             peer[0] if peer else "",
-            here[1] + (config.advertised_port - self.port if config.advertised_port else 0),
+            listener.told(here[1]),
         )
 
     def entered(self, connection: Connection) -> bool:

@@ -60,13 +60,14 @@ class Counters:
         self.appended = 0
         self.fetched = 0
 
-    def stats(self, *, port: int = -1) -> KafkaStats:
+    def stats(self, *, port: int = -1, tls_port: int = -1) -> KafkaStats:
         """Return a snapshot in which the balance holds, also while the loop goes on counting."""
         acknowledged, unanswered = self.acknowledged, self.unanswered  # first these: received only runs ahead
         refused = self.refused + unanswered
         received, appended = self.received, self.appended
         return KafkaStats(
             port=port,
+            tls_port=tls_port,
             apis=self.apis.stats(),
             requests_total=self.requests,
             bytes_in_total=self.bytes_in,
@@ -96,6 +97,7 @@ class KafkaStats(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     port: int
+    tls_port: int
     apis: dict[str, RequestStats]
     requests_total: int
     bytes_in_total: int

@@ -59,9 +59,15 @@ def mqtt(data_dir: str | None, bootstrap: str | None, config_file: Path | None, 
 @bootstrap_option
 @config_option
 @click.option("--host", help="Address to listen on.  [default: 127.0.0.1]")
-@click.option("--port", type=click.IntRange(0, 65535), help="Of the first broker; 0: any free ones.  [default: 9092]")
+@click.option("--port", type=click.IntRange(-1, 65535), help="The first broker's; -1: none.  [default: 9092]")
+@click.option("--tls-port", type=click.IntRange(-1, 65535), help="The same for TLS, usually 9093.  [default: none]")
+@click.option("--tls-cert-file", metavar="FILE", help="The server's certificate, PEM.")
+@click.option("--tls-key-file", metavar="FILE", help="Its key, mode 0600.")
+@click.option("--tls-client-ca-file", metavar="FILE", help="Only clients with a certificate of these may connect.")
+@click.option("--password-file", metavar="FILE", help="Users, who log in by SASL; see `forebay gateway passwd`.")
 @click.option("--advertised-host", help="Where clients are told to connect to.  [default: where they have connected]")
 @click.option("--advertised-port", type=click.IntRange(0, 65535), help="The same of the first broker's port.")
+@click.option("--advertised-tls-port", type=click.IntRange(0, 65535), help="And of its port for TLS.")
 @click.option("--allow-insecure", is_flag=True, default=None, help="Listen beyond loopback without passwords or TLS.")
 def kafka(data_dir: str | None, bootstrap: str | None, config_file: Path | None, **options: Any) -> None:
     """Serve Kafka's clients: every broker is found here, each at a port of its own, two above the one before.

@@ -15,7 +15,7 @@ from brokerd.control.limits import CONTROL_LIMITS
 from edge.kafka.config import KafkaConfig
 from edge.kafka.places import port_of
 from edge.mqtt.config import BridgeConfig, MqttConfig, read_secret
-from edge.security.listener import is_loopback
+from edge.security.listener import ListenerConfig, is_loopback
 from edge.security.passwords import read_users
 from edge.security.tls import Certificates, trusting
 from ingest.errors import ConfigError
@@ -106,10 +106,14 @@ class Settings:
             ConfigError: one can't be read or used, or others may read a secret.
         """
         self.zookeeper_credentials()
+        gateways: list[tuple[str, ListenerConfig]] = []
         if self.has_gateway:
-            gateway = self.mqtt("")
+            gateways.append(("mqtt", self.mqtt("")))
+        if self.has_kafka:
+            gateways.append(("kafka", self.kafka("")))
+        for section, gateway in gateways:
             if gateway.tls_port >= 0:
-                Certificates("mqtt", gateway)
+                Certificates(section, gateway)
             if gateway.password_file:
                 read_users(Path(gateway.password_file))
         if self.has_bridge:
@@ -127,7 +131,7 @@ class Settings:
     @property
     def has_kafka(self) -> bool:
         """Whether there is a Kafka gateway: it has a port to listen on."""
-        return int(self["kafka", "port"]) >= 0
+        return bool(self["kafka", "port"] >= 0 or self["kafka", "tls_port"] >= 0)
 
     @property
     def wants_kafka(self) -> bool:
@@ -300,12 +304,13 @@ def _check_mqtt(merged: Settings) -> None:
 
 
 def _check_kafka(merged: Settings) -> None:
-    _check_ports(merged, ("kafka", "port"))
+    _check_ports(merged, ("kafka", "port"), ("kafka", "tls_port"))
     if merged.has_kafka:
         merged.kafka("").check()
-        port, highest = merged["kafka", "port"], port_of(PORT_MAX, 1 - int(merged["broker", "brokers"] or 1))
-        if port > highest:
-            raise ConfigError(f"kafka.port={port}: brokers take every other port from there on; {highest} at most")
+        highest = port_of(PORT_MAX, 1 - int(merged["broker", "brokers"] or 1))
+        for key in ("port", "tls_port"):
+            if (port := merged["kafka", key]) > highest:
+                raise ConfigError(f"kafka.{key}={port}: brokers take every other port from there on; {highest} at most")
 
 
 def _check_ports(merged: Settings, *keys: Key) -> None:

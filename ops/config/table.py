@@ -30,7 +30,11 @@ _UNBUILT = {
 }
 
 # fields that ops fills in itself
-_OWN_FIELDS = {"mqtt": {"bootstrap"}, "kafka": {"bootstrap", "broker_ports"}, "bridge": {"bootstrap", "state_dir"}}
+_OWN_FIELDS = {
+    "mqtt": {"bootstrap"},
+    "kafka": {"bootstrap", "broker_ports", "broker_tls_ports"},
+    "bridge": {"bootstrap", "state_dir"},
+}
 
 
 def _checked(setting: BrokerSetting) -> Callable[[Any], str]:

@@ -9,7 +9,7 @@ import msgspec
 
 from brokerd.config import BrokerConfig
 from brokerd.control.config import ControllerConfig
-from edge.kafka.places import PLAINTEXT, port_of
+from edge.kafka.places import port_of, protocol_of
 from edge.security.listener import is_loopback
 from ops.config.settings import Settings, advertised_of, listener_of
 from ops.metrics.config import MonitorConfig
@@ -22,6 +22,8 @@ CONTROLLERS = ("controller-1", "controller-2")
 GATEWAY, BRIDGE, KAFKA, MONITOR = "mqtt", "bridge", "kafka", "monitor"
 ANY_HOST = ("0.0.0.0", "::")
 CONTROLLER_TCP = "controller"  # a listener's name
+KAFKA_TLS = "kafkas"
+_KAFKA_KEYS = {KAFKA: "port", KAFKA_TLS: "tls_port"}  # with advertised_ in front: what clients are told
 PORTS_A_BROKER = 2  # clients', then other brokers'; the one below the first broker's is the controller's
 
 
@@ -70,11 +72,13 @@ def listeners(settings: Settings, broker_ids: Sequence[int]) -> list[Listener]:
         found.append(Listener("mqtt", (GATEWAY,), host, settings["mqtt", "port"], "--mqtt-port"))
         found.append(Listener("mqtts", (GATEWAY,), host, settings["mqtt", "tls_port"], "tls_port under [mqtt]"))
     if settings.has_kafka:
-        names, host, first = kafka_names(settings), settings["kafka", "host"], settings["kafka", "port"]
-        for index, broker_id in enumerate(broker_ids):
-            name, setting = _kafka_name(index, broker_id), "--kafka-port" + (", the first broker's" if index else "")
-            port = port_of(first, index)
-            found.append(Listener(name, names, host, port, setting, optional=not settings.wants_kafka))
+        names, host = kafka_names(settings), settings["kafka", "host"]
+        for kind, setting in ((KAFKA, "--kafka-port"), (KAFKA_TLS, "tls_port under [kafka]")):
+            first = settings["kafka", _KAFKA_KEYS[kind]]
+            for index, broker_id in enumerate(broker_ids if first >= 0 else ()):
+                name, what = _kafka_name(kind, index, broker_id), setting + (", the first broker's" if index else "")
+                port, optional = port_of(first, index), not settings.wants_kafka
+                found.append(Listener(name, names, host, port, what, optional=optional))
     found.append(Listener("http", (MONITOR,), settings["http", "host"], settings["http", "port"], "--http-port"))
     native = listener_of(settings)
     if native is not None:
@@ -106,9 +110,14 @@ def compose(settings: Settings, site: Site, ports: dict[str, int]) -> list[Proce
     if settings.has_bridge:
         specs.append(process(BRIDGE, "bridge", settings.bridge(bootstrap, state_dir=str(site.data_dir / "mqtt"))))
         expected.append(BRIDGE)
-    if KAFKA in ports:
-        own = {one: ports[_kafka_name(index, one)] for index, one in enumerate(site.member.broker_ids)}
-        kafka = settings.kafka(bootstrap, port=ports[KAFKA], broker_ports=own)
+    if KAFKA in ports or KAFKA_TLS in ports:
+        kafka = settings.kafka(
+            bootstrap,
+            port=ports.get(KAFKA, -1),
+            broker_ports=_kafka_ports(KAFKA, site, ports),
+            tls_port=ports.get(KAFKA_TLS, -1),
+            broker_tls_ports=_kafka_ports(KAFKA_TLS, site, ports),
+        )
         specs += [process(name, "kafka", kafka) for name in kafka_names(settings)]
         expected += kafka_names(settings)
     monitor = MonitorConfig(
@@ -182,10 +191,20 @@ def _endpoints(settings: Settings, name: str, offset: int, ports: dict[str, int]
 
 def _kafka_endpoints(settings: Settings, index: int, broker_id: int, ports: dict[str, int]) -> list[str]:
     """Return where clients on other machines find a broker by this one's Kafka gateway; none if they don't reach it."""
-    name, host = _kafka_name(index, broker_id), kafka_host(settings)
-    if name not in ports or not host:
-        return []
-    return [f"{PLAINTEXT}://{host}:{port_of(settings['kafka', 'advertised_port'], index) or ports[name]}"]
+    host, found = kafka_host(settings), []
+    for kind, key in _KAFKA_KEYS.items():
+        name = _kafka_name(kind, index, broker_id)
+        if name in ports and host:
+            protocol = protocol_of(sasl=bool(settings["kafka", "password_file"]), tls=kind == KAFKA_TLS)
+            port = port_of(settings["kafka", f"advertised_{key}"], index) or ports[name]
+            found.append(f"{protocol}://{host}:{port}")
+    return found
+
+
+def _kafka_ports(kind: str, site: Site, ports: dict[str, int]) -> dict[int, int]:
+    """Return the ports of this machine's brokers, of one kind; none if there is no such listener."""
+    ids = enumerate(site.member.broker_ids if kind in ports else ())
+    return {broker_id: ports[_kafka_name(kind, index, broker_id)] for index, broker_id in ids}
 
 
 def kafka_host(settings: Settings) -> str:
@@ -203,8 +222,8 @@ def _port(first: int, offset: int) -> int:
     return first + offset if first else 0
 
 
-def _kafka_name(index: int, broker_id: int) -> str:
-    return f"{KAFKA}-broker-{broker_id}" if index else KAFKA
+def _kafka_name(kind: str, index: int, broker_id: int) -> str:
+    return f"{kind}-broker-{broker_id}" if index else kind
 
 
 def _tcp_name(index: int) -> str:

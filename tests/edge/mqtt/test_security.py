@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ssl
-import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from ingest.errors import ConfigError
 from tests.edge.mqtt import client_packets as c
 from tests.edge.mqtt.raw_device import RawDevice
 from tests.edge.mqtt.running_gateway import RunningGateway
+from tests.edge.security.certificates import certificate
 
 
 @pytest.fixture
@@ -28,16 +28,6 @@ def users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     for user in ("alice", "bob"):
         set_password(tmp_path / "users", user, user.encode() + b"-secret")
     return str(tmp_path / "users")
-
-
-def certificate(folder: Path, name: str) -> tuple[str, str]:
-    """Make a self-signed certificate with the openssl command."""
-    cert, key = folder / f"{name}.pem", folder / f"{name}.key"
-    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-    subject = ["-days", "2", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
-    subprocess.run([*command, *subject, "-keyout", str(key), "-out", str(cert)], check=True, capture_output=True)
-    key.chmod(0o600)
-    return str(cert), str(key)
 
 
 def client_context(ca: str, **options: Any) -> ssl.SSLContext:

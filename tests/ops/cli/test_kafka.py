@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 
 from tests.cluster import running_cluster
+from tests.edge.kafka.users import PASSWORDS, make_users
+from tests.edge.security.certificates import certificate
 from tests.ops.cli.conftest import Forebay
 from tests.ops.supervisor.conftest import until
 from tests.processes import Processes
@@ -39,6 +41,20 @@ def advertised(address: str) -> dict[int, int]:
     """Return the port of each broker id, as one connection is told."""
     admin = AdminClient({"bootstrap.servers": address, **SAYING_LITTLE})
     return {broker.id: broker.port for broker in admin.list_topics(timeout=20).brokers.values()}
+
+
+@pytest.mark.needs("openssl")
+def test_an_appliance_with_passwords_and_tls(forebay: Forebay, tmp_path: Path) -> None:
+    users, (cert, key) = make_users(tmp_path / "users"), certificate(tmp_path, "server")
+    text = f'password_file = "{users}"\ntls_cert_file = "{cert}"\ntls_key_file = "{key}"\ntls_port = 0\n'
+    forebay.up("--brokers", "2", "--kafka-port", "-1", *configured(forebay, f"[kafka]\n{text}"))
+    ports = forebay.status()["ports"]
+    assert ports["kafka"] is None
+    login = {"sasl.mechanism": "SCRAM-SHA-512", "sasl.username": "alice", "sasl.password": PASSWORDS["alice"]}
+    options = {"security.protocol": "SASL_SSL", "ssl.ca.location": cert, **login, **SAYING_LITTLE}
+    admin = AdminClient({"bootstrap.servers": f"127.0.0.1:{ports['kafkas']}", **options})
+    found = {broker.port for broker in admin.list_topics(timeout=20).brokers.values()}
+    assert found == {ports["kafkas"], ports["kafkas-broker-2"]}
 
 
 def test_a_gateway_alone_has_every_broker(processes: Processes, tmp_path: Path) -> None:

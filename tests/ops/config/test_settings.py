@@ -142,5 +142,50 @@ def test_variable_that_is_nearly_a_setting_is_warned_of() -> None:
 
 
 def test_a_kafka_listener_beyond_loopback_has_to_be_allowed() -> None:
-    with pytest.raises(ConfigError, match="does not encrypt"):
+    with pytest.raises(ConfigError, match=r"password_file .* TLS only .* or allow_insecure"):
         load_settings(flags={("kafka", "port"): ("--kafka-port", 0), ("kafka", "host"): ("--kafka-host", "0.0.0.0")})
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("tls_port = 9093", "kafka: tls_port=9093 needs tls_cert_file and tls_key_file"),
+        ('tls_port = 9094\ntls_cert_file = "c"\ntls_key_file = "k"', "set an even and an odd one, as 9092 and 9093"),
+        ('host = "0.0.0.0"\npassword_file = "users"', "TLS only"),
+        ("tls_port = 70000", r"kafka\.tls_port=70000"),
+        (
+            'tls_cert_file = "c"\ntls_key_file = "k"\ntls_port = 65535',
+            r"tls_port=65535: brokers take every other",
+        ),
+        ("advertised_tls_port = -1", "advertised_tls_port=-1 is no port"),
+    ],
+)
+def test_what_kafka_listeners_need_is_said(tmp_path: Path, text: str, said: str) -> None:
+    path = tmp_path / "forebay.toml"
+    path.write_text(f"[broker]\nbrokers = 2\n\n[kafka]\n{text}\n")
+    with pytest.raises(ConfigError, match=said):
+        load_settings(path)
+
+
+@pytest.mark.parametrize("section", ["mqtt", "kafka"])
+def test_files_of_gateways_are_looked_at_before_anything_starts(tmp_path: Path, section: str) -> None:
+    def check(**fields: object) -> None:
+        load_settings(flags={(section, key): (key, value) for key, value in fields.items()}).check_files()
+
+    users, key = tmp_path / "users", tmp_path / "key"
+    with pytest.raises(ConfigError, match="can't read the password file"):
+        check(password_file=str(users))
+    users.write_text("nonsense\n")
+    users.chmod(0o644)
+    with pytest.raises(ConfigError, match="chmod 600"):
+        check(password_file=str(users))
+    users.chmod(0o600)
+    with pytest.raises(ConfigError, match="users:1: "):
+        check(password_file=str(users))
+    tls = {"tls_port": 9093, "tls_cert_file": str(tmp_path / "cert"), "tls_key_file": str(key)}
+    with pytest.raises(ConfigError, match=f"{section}: tls_key_file="):
+        check(**tls)
+    key.write_text("nonsense")
+    key.chmod(0o600)
+    with pytest.raises(ConfigError, match=f"{section}: tls_cert_file="):
+        check(**tls)

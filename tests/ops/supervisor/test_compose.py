@@ -52,6 +52,22 @@ def test_an_advertised_port_goes_up_with_the_brokers(tmp_path: Path) -> None:
     assert found == [["PLAINTEXT://kafka1:31000"], ["PLAINTEXT://kafka1:31002"]]
 
 
+@pytest.mark.parametrize(("users", "sasl"), [("", ""), ('password_file = "users"\n', "SASL_")])
+def test_listeners_with_tls_have_ports_and_a_protocol_of_their_own(tmp_path: Path, users: str, sasl: str) -> None:
+    text = '[kafka]\nadvertised_host = "kafka1"\nadvertised_tls_port = 32001\ntls_cert_file = "c"\ntls_key_file = "k"\n'
+    tls = {"kafkas": 9093, "kafkas-broker-7": 9095}
+    found, (gateway,) = composed(tmp_path, text + "tls_port = 9093\n" + users, PORTS | tls)
+    assert found == [
+        [f"{sasl}PLAINTEXT://kafka1:9092", f"{sasl}SSL://kafka1:32001"],
+        [f"{sasl}PLAINTEXT://kafka1:9094", f"{sasl}SSL://kafka1:32003"],
+    ]
+    assert (gateway.tls_port, gateway.broker_tls_ports) == (9093, {4: 9093, 7: 9095})
+    without = {name: port for name, port in PORTS.items() if not name.startswith("kafka")}
+    found, (gateway,) = composed(tmp_path, text + "port = -1\ntls_port = 9093\n" + users, without | tls)
+    assert found == [[f"{sasl}SSL://kafka1:32001"], [f"{sasl}SSL://kafka1:32003"]]
+    assert (gateway.port, gateway.broker_ports) == (-1, {})
+
+
 def test_every_process_of_the_gateway_has_the_same_ports(tmp_path: Path) -> None:
     _, gateways = composed(tmp_path, "[kafka]\nport = 0\nprocesses = 2\n")
     assert gateways[0] == gateways[1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -73,3 +74,12 @@ def test_every_broker_has_a_kafka_port_two_above_the_one_before() -> None:
     assert of(19092, 4, 7) == [("kafka", 19092, False), ("kafka-broker-7", 19094, False)]
     assert of(0, 4, 7) == [("kafka", 0, False), ("kafka-broker-7", 0, False)]
     assert of(-1, 4, 7) == []
+
+
+def test_ports_with_tls_lie_between_those_without() -> None:
+    tls: dict[str, Any] = {"tls_port": 9093, "tls_cert_file": "c", "tls_key_file": "k"}
+    flags = {("kafka", key): (key, value) for key, value in tls.items()}
+    asked = listeners(load_settings(flags=flags), [4, 7])
+    found = [(one.name, one.port, one.optional) for one in asked if one.name.startswith("kafka")]
+    plain = [("kafka", 9092, False), ("kafka-broker-7", 9094, False)]
+    assert found == [*plain, ("kafkas", 9093, False), ("kafkas-broker-7", 9095, False)]

@@ -16,6 +16,7 @@ from ingest.errors import ForebayError
 from ops.cli.checks import OK, PROBLEM, WARNING, Check, run_checks
 from ops.cli.cluster_config import not_heeded
 from ops.cli.compaction_check import compaction_checks
+from ops.cli.kafka_check import kafka_checks
 from ops.cli.options import config_option, data_dir_option
 from ops.cli.reached import REFUSED, format_option, reported
 from ops.cli.zookeeper_check import zookeeper_checks
@@ -35,6 +36,7 @@ def doctor(ctx: click.Context, data_dir: Path, config_file: Path | None, form: s
     with reported():
         settings = load_settings(config_file or default_config_file(), environment=os.environ)
         checks = [*run_checks(data_dir, settings)]
+        checks += kafka_checks(data_dir)
         checks += compaction_checks(data_dir)
         connect = settings["broker", "zookeeper.connect"] or _joined(data_dir)
         checks += zookeeper_checks(connect, data_dir)

@@ -209,12 +209,13 @@ def _kafka_ports(kind: str, site: Site, ports: dict[str, int]) -> dict[int, int]
 
 def kafka_host(settings: Settings) -> str:
     """Return the address by which other machines reach the Kafka gateway, "" if they don't."""
-    bound, native, told = settings["kafka", "host"], listener_of(settings), advertised_of(settings)
     if settings["kafka", "advertised_host"]:
         return str(settings["kafka", "advertised_host"])
-    if native and told and bound in (*ANY_HOST, native[0]):
+    bound, native, told = str(settings["kafka", "host"]), listener_of(settings), advertised_of(settings)
+    with_brokers = native is not None and bound in (*ANY_HOST, native[0].strip("[]"))
+    if with_brokers and told and is_loopback(bound) == is_loopback(told[0].strip("[]")):
         return told[0]  # where they reach the brokers
-    return "" if bound in ANY_HOST or is_loopback(bound) else str(bound)
+    return "" if bound in ANY_HOST or is_loopback(bound) else bound
 
 
 def _port(first: int, offset: int) -> int:

@@ -39,6 +39,8 @@ def composed(tmp_path: Path, text: str, ports: dict[str, int] = PORTS) -> tuple[
         (LISTENERS + '"advertised.listeners" = "tcp://log1:9192"\n' + OPEN + 'host = "0.0.0.0"\n', "log1"),
         (LISTENERS + '"advertised.listeners" = "tcp://log1:9192"\n' + OPEN + 'host = "10.1.0.2"\n', "10.1.0.2"),
         (OPEN + 'host = "0.0.0.0"\n', None),
+        ('[broker]\nlisteners = "tcp://127.0.0.1:9192"\n', "127.0.0.1"),  # several directories on one machine
+        ('[broker]\nlisteners = "tcp://127.0.0.1:9192"\n"advertised.listeners" = "tcp://log1:9192"\n', None),
         ('[kafka]\nadvertised_host = "kafka1"\n', "kafka1"),
     ],
 )

@@ -78,7 +78,7 @@ APIS = {
         # Debian's librdkafka 2.0.2 compresses nothing unless Produce 0 is advertised
         _api(producer, "Produce", 3, 10, 0),
         _api(consumer, "Fetch", 4, 12),
-        _api(consumer, "ListOffsets", 1, 7),
+        _api(consumer, "ListOffsets", 1, 6),  # 7 would promise MAX_TIMESTAMP (KIP-734)
         _api(metadata, "Metadata", 0, 12),
         _api(consumer, "OffsetCommit", 1, 8),
         _api(consumer, "OffsetFetch", 1, 8),

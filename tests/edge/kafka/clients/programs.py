@@ -103,12 +103,13 @@ action(type="omkafka" broker=["{address}"] topic="{topic}" partitions.auto="on" 
             return member.values()
 
     def join(self, address: str, topic: str, group: str) -> Member:
+        # now and then imkafka ends without a LeaveGroup: then the session time has to be over
         folder = TemporaryDirectory(prefix="rsyslog-")
         config = f"""
 module(load="imkafka")
 template(name="bare" type="string" string="%rawmsg%\\n")
 input(type="imkafka" broker=["{address}"] topic="{topic}" consumergroup="{group}" ruleset="all"
-      confParam=["auto.offset.reset=earliest", "heartbeat.interval.ms={HEARTBEAT_MS}"])
+      confParam=["auto.offset.reset=earliest", "heartbeat.interval.ms={HEARTBEAT_MS}", "session.timeout.ms=6000"])
 ruleset(name="all") {{ action(type="omfile" file="{folder.name}/output" template="bare") }}
 """
         return _rsyslogd(folder, config)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import threading
 import time
-from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
@@ -133,28 +132,48 @@ class ConfluentProducer(_Worker):
         ]
 
 
-class ConfluentReader(_Worker):
-    """A consumer that follows all partitions, of its own or as a member of a group.
+class Copy:
+    """What was read of a topic, by one reader or by several members of a group together. Thread: any."""
 
-    Alone it must see each record once, in order. As a member it may see some again when it was given the partition
-    anew, and leaves nothing out.
+    def __init__(self, partitions: int) -> None:
+        self.values: dict[int, list[bytes]] = {number: [] for number in range(partitions)}
+        self.again = 0
+        self._lock = threading.Lock()
+
+    def add(self, partition: int, offset: int, value: bytes, *, once: bool) -> str:
+        """Take a record; return what is wrong with it: a gap before it, another value, or that it came before."""
+        with self._lock:
+            values = self.values[partition]
+            if offset == len(values):
+                values.append(value)
+                return ""
+            self.again += 1
+            if offset > len(values) or once:
+                return f"{partition} goes on at {offset}, not {len(values)}"
+            return "" if values[offset] == value else f"{partition} {offset} changed"
+
+    def reached(self, ends: dict[int, int]) -> bool:
+        return all(len(self.values[partition]) >= end for partition, end in ends.items())
+
+
+class ConfluentReader(_Worker):
+    """A consumer of all partitions, or a member of a group.
+
+    Alone it must see each record once, in order. Members may see some again when a partition changes hands; together
+    they leave nothing out.
     """
 
-    def __init__(self, address: str, topic: str, *, partitions: int, group: str = "") -> None:
-        super().__init__(f"member of {group}" if group else "reader")
-        self.values: dict[int, list[bytes]] = {number: [] for number in range(partitions)}
-        self.assigned = 0
-        self.again = 0
+    def __init__(self, address: str, topic: str, copy: Copy, *, group: str = "", number: int = 0) -> None:
+        super().__init__(f"{group}-{number}" if group else "reader")
+        self.copy = copy
         self._topic = topic
-        self._member = bool(group)
-        self._fresh: set[int] = set()
-        self._ending: Callable[[], bool] = lambda: False
+        self._is_member = bool(group)
         self._consumer = confluent.Consumer(
             {
                 "bootstrap.servers": address,
                 "group.id": group or "nobody",
                 "auto.offset.reset": "earliest",
-                "enable.auto.commit": self._member,
+                "enable.auto.commit": self._is_member,
                 "auto.commit.interval.ms": 200,
                 "session.timeout.ms": 6000,
                 "heartbeat.interval.ms": 500,
@@ -165,10 +184,10 @@ class ConfluentReader(_Worker):
 
     def _run(self) -> None:
         consumer = self._consumer
-        if self._member:
-            consumer.subscribe([self._topic], on_assign=self._on_assign)
+        if self._is_member:
+            consumer.subscribe([self._topic])
         else:
-            consumer.assign([confluent.TopicPartition(self._topic, number, 0) for number in self.values])
+            consumer.assign([confluent.TopicPartition(self._topic, number, 0) for number in self.copy.values])
         try:
             while not self._stopping.is_set():
                 for message in consumer.consume(500, POLL_S):
@@ -176,26 +195,11 @@ class ConfluentReader(_Worker):
         finally:
             consumer.close()
 
-    def _on_assign(self, _: Any, partitions: list[Any]) -> None:
-        self.assigned += 1
-        self._fresh.update(item.partition for item in partitions)
-
     def _take(self, message: Any) -> None:
-        if (error := message.error()) is not None:
-            if error.fatal() or not error.retriable():
-                self.problems.append(f"{self.name}: {error}")
-            return
-        partition, offset, value = message.partition(), message.offset(), message.value()
-        values = self.values[partition]
-        if offset > len(values) or (offset < len(values) and partition not in self._fresh):
-            self.problems.append(f"{self.name}: {partition} goes on at {offset}, not {len(values)}")
-        if offset < len(values):
-            self.again += 1
-            if values[offset] != value:
-                self.problems.append(f"{self.name}: {partition} {offset} changed")
-            return
-        self._fresh.discard(partition)
-        values.append(value)
-
-    def reached(self, ends: dict[int, int]) -> bool:
-        return all(len(self.values[partition]) >= end for partition, end in ends.items())
+        error = message.error()
+        if error is None:
+            wrong = self.copy.add(message.partition(), message.offset(), message.value(), once=not self._is_member)
+        else:
+            wrong = str(error) if error.fatal() or not error.retriable() else ""
+        if wrong:
+            self.problems.append(f"{self.name}: {wrong}")

@@ -15,7 +15,7 @@ import pytest
 from ingest.admin import Admin
 from ingest.discovery import read_appliance
 from tests.faults.appliance import ProcessTree, await_value
-from tests.faults.confluent import ConfluentProducer, ConfluentReader
+from tests.faults.confluent import ConfluentProducer, ConfluentReader, Copy
 from tests.faults.copies import await_in_sync, compare_copies
 from tests.faults.disks import Disks
 from tests.faults.history import History
@@ -38,7 +38,7 @@ def tree(tmp_path: Path) -> Iterator[ProcessTree]:
 
 
 class Load:
-    """A producer a partition, a reader of its own and a group of one, all of them librdkafka's."""
+    """A producer a partition, a reader on its own and a group of two, all of them librdkafka's."""
 
     def __init__(self, tree: ProcessTree, disks: Disks, seed: int) -> None:
         print(f"seed {seed}")
@@ -52,9 +52,9 @@ class Load:
             ConfluentProducer(self.history, address, TOPIC, source=number, partition=number, per_s=PER_S)
             for number in range(PARTITIONS)
         ]
-        self.readers = [
-            ConfluentReader(address, TOPIC, partitions=PARTITIONS, group=group) for group in ("", "followers")
-        ]
+        self.alone, self.shared = Copy(PARTITIONS), Copy(PARTITIONS)
+        members = [ConfluentReader(address, TOPIC, self.shared, group="group", number=number) for number in range(2)]
+        self.readers = [ConfluentReader(address, TOPIC, self.alone), *members]
         self._stack = ExitStack()
 
     def __enter__(self) -> Load:
@@ -99,12 +99,12 @@ class Load:
         assert self.history.check(log) == [], self.tree.log_tail()
         assert [text for one in self.producers for text in one.misplaced(log)][:10] == []
         ends = {partition: len(values) for partition, values in log.items()}
-        for reader in self.readers:
-            await_value(lambda one=reader: one.reached(ends) or one.problems, f"{reader.name} to have all", HEALED_S)  # type: ignore[misc]
+        for copy in (self.alone, self.shared):
+            await_value(lambda copy=copy: copy.reached(ends) or self.problems(), "the readers to have all", HEALED_S)  # type: ignore[misc]
             assert self.problems() == []
-            assert reader.values == log
+            assert copy.values == log
         assert compare_copies(self.tree, TOPIC) == []
-        print(f"{sum(ends.values())} records; the group's member read {self.readers[1].again} again")
+        print(f"{sum(ends.values())} records; the group's members read {self.shared.again} again")
 
 
 def kill_leader(load: Load) -> None:

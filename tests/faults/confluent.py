@@ -178,6 +178,7 @@ class ConfluentReader(_Worker):
                 "session.timeout.ms": 6000,
                 "heartbeat.interval.ms": 500,
                 "fetch.wait.max.ms": 100,
+                "check.crcs": True,
                 **QUICK,
             }
         )

@@ -62,6 +62,7 @@ class Confluent:
                 "group.id": group,
                 "auto.offset.reset": "earliest",
                 "heartbeat.interval.ms": HEARTBEAT_MS,
+                "check.crcs": True,
             }
         )
 

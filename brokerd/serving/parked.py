@@ -9,11 +9,12 @@ from ingest.wire.messages import FetchRequest, ProducedPartition
 class ParkedProduce:
     """A produce request some of whose batches are appended and not yet committed."""
 
-    __slots__ = ("correlation_id", "done", "peer", "results", "throttle_ms", "waiting")
+    __slots__ = ("correlation_id", "counted", "done", "peer", "results", "throttle_ms", "waiting")
 
-    def __init__(self, peer: Peer, correlation_id: int, results: list[ProducedPartition], throttle_ms: int = 0) -> None:
+    def __init__(self, peer: Peer, correlation_id: int, results: list[ProducedPartition]) -> None:
         self.peer = peer
-        self.throttle_ms = throttle_ms
+        self.counted = False
+        self.throttle_ms = 0
         self.correlation_id = correlation_id
         self.results = results
         self.waiting = 0

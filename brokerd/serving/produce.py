@@ -63,7 +63,7 @@ class ProduceRoom:
         refused = self._failed(ErrorCode.THROTTLING_QUOTA_EXCEEDED, text)
         if body.acks != 0 or body.tell_throttle:
             throttle_ms = self.quota.throttle_ms(request.client_id, now_ms)
-            answer = ProduceResponse([refused] * len(body.partitions), throttle_ms)
+            answer = ProduceResponse([refused] * len(body.partitions), throttle_ms, counted=True)
             self._outbox.answer(peer, request.correlation_id, answer)
 
     def _take(self, peer: Peer, request: Request, now_ms: int, wall_ms: int) -> None:
@@ -84,8 +84,9 @@ class ProduceRoom:
         if waiting >= PARKED_MAX:
             self._refuse(peer, request, ErrorCode.THROTTLING_QUOTA_EXCEEDED, f"{waiting} requests wait already")
             return
-        throttle_ms = self.quota.spend(request.client_id, payload_bytes(request), now_ms)
-        parked = ParkedProduce(peer, request.correlation_id, [], throttle_ms)
+        parked = ParkedProduce(peer, request.correlation_id, [])
+        parked.counted = self.quota.bytes_per_s(request.client_id) > 0
+        parked.throttle_ms = self.quota.spend(request.client_id, payload_bytes(request), now_ms)
         for index, (item, batch) in enumerate(zip(body.partitions, request.payload, strict=True)):
             result, partition, last_offset = self._append(item, memoryview(batch), body.acks, wall_ms)
             parked.results.append(result)
@@ -188,7 +189,8 @@ class ProduceRoom:
 
     def _answer(self, parked: ParkedProduce) -> None:
         parked.done = True
-        self._outbox.answer(parked.peer, parked.correlation_id, ProduceResponse(parked.results, parked.throttle_ms))
+        answer = ProduceResponse(parked.results, parked.throttle_ms, parked.counted)
+        self._outbox.answer(parked.peer, parked.correlation_id, answer)
 
     def _refuse(self, peer: Peer, request: Request, code: ErrorCode, message: str) -> None:
         self.errors[code.name] = self.errors.get(code.name, 0) + 1

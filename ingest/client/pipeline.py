@@ -25,6 +25,7 @@ from ingest.wire.messages import InitProducerIdRequest, ProducedPartition, Produ
 log = logging.getLogger("forebay.producer")
 
 REQUEST_TIMEOUT_MS = 30_000
+PROBE_MS = 1_000  # how often a producer without acknowledgements asks a broker whether it has a quota there
 PRODUCER_ID_TIMEOUT_MS = 2_000
 
 
@@ -61,6 +62,8 @@ class Pipeline:
         self.batch_bytes_total = 0
         self._acks = acks
         self._under_way: set[_UnderWay] = set()
+        self._counting: set[int] = set()  # brokers at which this client has a quota
+        self._probe_at_ms: dict[int, int] = {}
         self.held_timeout_ms = held_timeout_ms
         self._held = 0
         self._calling_back: set[int] = set()  # threads
@@ -256,8 +259,9 @@ class Pipeline:
             now = monotonic_ms()
             self._under_way.discard(request)
             error, answers = answered.error, [] if answered.error else answered.body.partitions
-            if error is None:
-                self.sender.on_throttled(effect.broker_id, answered.body.throttle_ms, now)
+            self._heed_quota(effect.broker_id, answered, now)
+            if not self._acks:
+                error, answers = None, [ProducedPartition(0)] * len(batches)
             if error is None and len(answers) != len(batches):
                 error = TransportError("an answer for another number of partitions")
             if error is None:
@@ -266,10 +270,19 @@ class Pipeline:
             else:
                 self._apply(self.sender.on_failed([b for b in batches if b not in request.given_up], error, now), now)
 
+        broker_id = effect.broker_id
+        asks = self._acks != 0 or broker_id in self._counting
+        probes = not asks and now_ms >= self._probe_at_ms.get(broker_id, 0)
+        if probes:
+            self._probe_at_ms[broker_id] = now_ms + PROBE_MS
+
+        def on_probed(answered: Answered) -> None:
+            self._heed_quota(broker_id, answered, monotonic_ms())
+
         if not self.cluster.send(
-            effect.broker_id,
-            ProduceRequest(self._acks, partitions),
-            on_done if self._acks else None,
+            broker_id,
+            ProduceRequest(self._acks, partitions, tell_throttle=asks or probes),
+            on_done if asks else on_probed if probes else None,
             timeout_ms=REQUEST_TIMEOUT_MS,
             payload=[batch.data for batch in batches],
             now_ms=now_ms,
@@ -282,8 +295,18 @@ class Pipeline:
         for batch in batches:
             self.records_total += batch.count
             self.batch_bytes_total += len(batch.data)
-        if not self._acks:
+        if not asks:
             self._apply(self.sender.on_produced(batches, [ProducedPartition(0)] * len(batches), now_ms), now_ms)
+
+    def _heed_quota(self, broker_id: int, answered: Answered, now_ms: int) -> None:
+        """Take note of a quota. With acks 0 what is under way to a broker that has one is bounded by its answers."""
+        if answered.error is not None:
+            return
+        self.sender.on_throttled(broker_id, answered.body.throttle_ms, now_ms)
+        if answered.body.counted:
+            self._counting.add(broker_id)
+        else:
+            self._counting.discard(broker_id)
 
     def _ask_producer_id(self, effect: NeedProducerId, now_ms: int) -> None:
         def on_done(answered: Answered) -> None:

@@ -111,7 +111,7 @@ class ProducePartition(Message, frozen=True):
 class ProduceRequest(Message, frozen=True):
     """`acks`: 0 no answer, 1 the leader has it flushed (appended under durability=os), -1 below the high watermark.
 
-    With `tell_throttle` 0 is answered too, once it is appended: for a gateway that passes a throttle on.
+    With `tell_throttle` 0 is answered too, once it is appended: for who heeds a quota.
     """
 
     acks: int
@@ -128,10 +128,14 @@ class ProducedPartition(Message, frozen=True):
 
 
 class ProduceResponse(Message, frozen=True):
-    """`throttle_ms`: the client is over its quota; it sends this broker nothing to append for so long (KIP-219)."""
+    """`throttle_ms`: the client is over its quota; it sends this broker nothing to append for so long (KIP-219).
+
+    `counted`: it has a quota.
+    """
 
     partitions: list[ProducedPartition]
     throttle_ms: int = 0
+    counted: bool = False
 
 
 # ---- Fetch -----------------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -41,9 +42,9 @@ def topic(cluster: Cluster) -> str:
     return name
 
 
-def produce(cluster: Cluster, topic: str, client_id: str, count: int = COUNT) -> tuple[float, int]:
+def produce(cluster: Cluster, topic: str, client_id: str, count: int = COUNT, **options: Any) -> tuple[float, int]:
     """Return how long it took, in seconds, and for how long the producer was told to wait, in ms."""
-    with Producer(cluster.bootstrap, client_id=client_id) as producer:
+    with Producer(cluster.bootstrap, client_id=client_id, **options) as producer:
         began = time.monotonic()
         for _ in range(count):
             producer.send(topic, bytes(SIZE))
@@ -96,6 +97,25 @@ def test_a_producer_that_does_not_heed_its_quota_is_held_all_the_same(
         while found < COUNT:
             found += len(consumer.poll(1000))
         assert consumer.poll(100) == []
+
+
+def test_a_producer_without_acknowledgements_gets_its_rate_and_loses_nothing(
+    cluster: Cluster, topic: str, held: str
+) -> None:
+    wanted = 4 * RATE
+    count = WINDOW_S * wanted // SIZE + 20_000_000 // SIZE  # beyond the window more than a broker holds
+    with Admin(cluster.bootstrap) as admin:
+        admin.alter_client_quota(held, {"producer_byte_rate": wanted})
+        began = time.monotonic()
+        _, told_ms = produce(cluster, topic, held, count, acks=0, enable_idempotence=False)
+        while admin.list_offset(topic, 0, -1) < count:
+            assert time.monotonic() - began < 30
+            time.sleep(0.05)
+        free_s, free_told_ms = produce(cluster, topic, "free", count, acks=0, enable_idempotence=False)
+    rate = count * SIZE / (time.monotonic() - began - free_s + WINDOW_S)
+    assert rate == pytest.approx(wanted, rel=TOLERANCE)
+    assert told_ms > 0
+    assert (free_told_ms, free_s < 2) == (0, True)
 
 
 def test_a_consumer_reads_maps_again_once_its_quota_is_gone(cluster: Cluster, topic: str, held: str) -> None:

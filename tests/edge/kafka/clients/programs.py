@@ -92,7 +92,8 @@ module(load="omkafka")
 template(name="bare" type="string" string="%msg%")
 input(type="imfile" file="{source}" tag="t")
 action(type="omkafka" broker=["{address}"] topic="{topic}" partitions.auto="on" template="bare"
-       confParam=["compression.codec={codec}", "queue.buffering.max.ms=20", "acks=all"])
+       confParam=["acks=all", "enable.idempotence=true", "compression.codec={codec}", "queue.buffering.max.ms=20"]
+       resubmitOnFailure="on" keepFailedMessages="on" failedMsgFile="{folder.name}/failed")
 """
         with closing(_rsyslogd(folder, config)):
             until(lambda: _records(address, topic) >= len(values))  # it does not tell when it is done

@@ -180,12 +180,13 @@ class Connection(asyncio.Protocol):
             head = decode_head(self._waiting[0])
             if head.api_key == FETCH and (self._under_way or not self._can_write):
                 break
-            frame = self._waiting.popleft()
+            frame = self._waiting[0]  # one that is no request is still among them when they are dropped
             self._gateway.counters.requests += 1
             if frame.nbytes > INLINE_BYTES_MAX and head.api_key != PRODUCE:
                 task = loop.create_task(self._serve_large(frame))
             else:
                 task = loop.create_task(self._serve(decode_request(frame)))
+            self._waiting.popleft()
             self._under_way.append((task, frame.nbytes))
             task.add_done_callback(self._done)
         self.regulate()

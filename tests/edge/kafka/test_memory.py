@@ -56,6 +56,18 @@ def test_half_sent_requests_of_many_are_bounded(gateway: Gateway, monkeypatch: p
         time.sleep(0.01)
 
 
+def test_what_is_no_request_is_held_no_longer_than_its_connection(gateway: Gateway) -> None:
+    before = gateway.memory.whole
+    client = Client(gateway.port)
+    client.send(struct.pack(">ihhihi", 14, 3, 1, 1, -1, 2**31 - 1))  # a Metadata that claims to name 2^31 topics
+    assert client.receive() == b""
+    client.close()
+    deadline = time.monotonic() + 5
+    while gateway.memory.whole != before:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
 def test_nothing_is_read_while_too_much_waits_for_answers(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gateway.memory, "_bytes_max", MIB)
     client = Client(gateway.port)

@@ -51,6 +51,7 @@ class Gateway:
         self.decoding = ThreadPoolExecutor(1, thread_name_prefix="kafka-decode")
         self._loop = loop
         self._logins = Logins(config.password_file, loop, now_ms=monotonic_ms) if config.password_file else None
+        self._certificates = Certificates("kafka", config) if config.tls_port >= 0 else None
         self._admission = Admission(
             connections_max=config.connections_max,
             per_ip_max=config.connections_per_ip_max,
@@ -64,7 +65,6 @@ class Gateway:
         self._quotas = ClientQuotas(self._brokers)
         self._connections: set[Connection] = set()
         connect = partial(Connection, self)
-        self._certificates = Certificates("kafka", config) if config.tls_port >= 0 else None
         self._plain = Listener(config, loop, connect) if config.port >= 0 else None
         self._tls = Listener(config, loop, connect, self._certificates) if self._certificates else None
         self._listeners = [one for one in (self._plain, self._tls) if one is not None]

@@ -192,6 +192,8 @@ class Login:
                     return await self._failed(self._sasl.fail(Verdict.GUESSING.value))
                 keys, real = await self._logins.scram_keys(user, mechanism)
                 step = self._sasl.found(keys, real=real)
+            case LoggedIn(user) if self._logins.is_guessing(self._entrant.ip, user):
+                step = self._sasl.fail(Verdict.GUESSING.value)
             case Failed(user):
                 self._logins.failed(self._entrant.ip, user)
         return await self._failed(step) if isinstance(step, Failed) else step

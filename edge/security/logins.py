@@ -53,9 +53,12 @@ class Logins:
             right = await self._loop.run_in_executor(self._hashing, self._users.check, user, password)
         finally:
             self._waiting -= 1
-        if not right:
-            self.failed(ip, user)
-        return Verdict.RIGHT if right else Verdict.WRONG
+        if self.is_guessing(ip, user):  # by now: of many guesses at once none more is told of either
+            return Verdict.GUESSING
+        if right:
+            return Verdict.RIGHT
+        self.failed(ip, user)
+        return Verdict.WRONG
 
     async def scram_keys(self, user: str, mechanism: str) -> tuple[ScramKeys, bool]:
         """Return what is stored of a user's password for SCRAM, and whether it is real. Cost: in another thread."""

@@ -41,10 +41,13 @@ class Load:
     """A producer a partition, a reader on its own and a group of two, all of them librdkafka's."""
 
     def __init__(self, tree: ProcessTree, disks: Disks, seed: int) -> None:
-        print(f"seed {seed}")
+        self.dice = random.Random(seed)
+        self.gateways = ["kafka", "kafka-2"][: self.dice.randint(1, 2)]
+        print(f"seed {seed}, {len(self.gateways)} gateways")
         self.tree = tree
         self.disks = disks
-        self.dice = random.Random(seed)
+        tree.environment["FOREBAY_KAFKA_PROCESSES"] = str(len(self.gateways))
+        tree.up()
         self.history = History(seed)
         tree.create_topic(TOPIC, PARTITIONS, 3, min_insync_replicas="2", segment_bytes="262144")
         address = f"127.0.0.1:{read_appliance(tree.data_dir).ports['kafka']}"
@@ -134,7 +137,8 @@ def stop_leader(load: Load) -> None:
 
 
 def kill_gateway(load: Load) -> None:
-    load.tree.await_replaced("kafka", load.tree.kill("kafka"))
+    name = load.dice.choice(load.gateways)
+    load.tree.await_replaced(name, load.tree.kill(name))
 
 
 def kill_controller(load: Load) -> None:
@@ -142,8 +146,8 @@ def kill_controller(load: Load) -> None:
     load.tree.await_replaced(name, load.tree.kill(name))
 
 
-def kill_brokers_and_gateway(load: Load) -> None:
-    names = ["kafka", *(f"broker-{number}" for number in range(1, load.tree.brokers + 1))]
+def kill_brokers_and_gateways(load: Load) -> None:
+    names = [*load.gateways, *(f"broker-{number}" for number in range(1, load.tree.brokers + 1))]
     pids = [load.tree.kill(name) for name in names]
     for name, pid in zip(names, pids, strict=True):
         load.tree.await_replaced(name, pid)
@@ -157,7 +161,7 @@ def fill_disk(load: Load) -> None:
 
 FAULTS: list[Callable[[Load], None]] = [
     kill_leader, stop_leader, kill_gateway, kill_controller, fill_disk,
-    restart_leader, kill_brokers_and_gateway,
+    restart_leader, kill_brokers_and_gateways,
 ]  # fmt: skip
 IN_SHORT = 5  # of them
 
@@ -170,7 +174,6 @@ def test_nothing_acknowledged_is_lost_and_nothing_is_there_twice(
     with ExitStack() as stack:
         disks = stack.enter_context(Disks(tree, tmp_path))
         stack.callback(tree.end)  # before its disks go
-        tree.up()
         load = stack.enter_context(Load(tree, disks, random.randrange(10**9)))
         load.await_more()
         for _ in range(rounds):

@@ -6,7 +6,9 @@ Source: Kafka's ApiVersionsRequest (version 0) and MetadataRequest (version 1).
 
 from __future__ import annotations
 
+import contextlib
 import socket
+import ssl
 import struct
 from typing import NamedTuple
 
@@ -15,6 +17,10 @@ from edge.kafka.fields import Malformed
 _METADATA, _API_VERSIONS = 3, 18
 _ANSWER_BYTES_MAX = 1 << 20
 _NO_TOPICS = struct.pack(">i", 0)
+
+
+class CertificateWanted(Exception):
+    """The gateway lets in only clients that have a certificate."""
 
 
 class Seen(NamedTuple):
@@ -29,15 +35,26 @@ class Seen(NamedTuple):
     brokers: dict[int, tuple[str, int]] | None
 
 
-def look(host: str, port: int, *, timeout_s: float) -> Seen:
-    """Connect and ask.
+def look(host: str, port: int, *, timeout_s: float, tls: bool = False) -> Seen:
+    """Connect and ask; whose certificate it is does not matter.
 
     Raises:
-        OSError: nobody answers.
+        CertificateWanted: there is TLS, and it closes before anything is said.
+        OSError: nobody answers, or not by TLS.
         Malformed: who answers does not speak Kafka's protocol.
     """
-    with socket.create_connection((host, port), timeout_s) as peer:
-        versions = _versions(_ask(peer, _API_VERSIONS, 0, b""))
+    with contextlib.ExitStack() as stack:
+        peer = stack.enter_context(socket.create_connection((host, port), timeout_s))
+        if tls:
+            trusting_all = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            trusting_all.check_hostname, trusting_all.verify_mode = False, ssl.CERT_NONE
+            peer = stack.enter_context(trusting_all.wrap_socket(peer, server_hostname=host))
+        try:
+            versions = _versions(_ask(peer, _API_VERSIONS, 0, b""))
+        except (ConnectionError, ssl.SSLError) as error:
+            if tls:
+                raise CertificateWanted(str(error)) from None
+            raise
         try:
             brokers = _brokers(_ask(peer, _METADATA, 1, _NO_TOPICS))
         except ConnectionError:

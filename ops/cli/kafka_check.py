@@ -9,12 +9,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from edge.kafka.fields import Malformed
-from edge.kafka.probe import Seen, look
+from edge.kafka.probe import CertificateWanted, Seen, look
 from ingest.errors import ForebayError
 from ops.cli.checks import OK, PROBLEM, WARNING, Check
 from ops.cli.found import find
-from ops.supervisor.compose import ANY_HOST, KAFKA
+from ops.supervisor.compose import ANY_HOST, KAFKA, KAFKA_TLS
 
+KINDS = (KAFKA, KAFKA_TLS)  # listeners without TLS, and with it
 TIMEOUT_S = 2.0
 SHOWN = {"Produce": 0, "Fetch": 1, "Metadata": 3, "JoinGroup": 11}
 _WHY = "clients ask bootstrap.servers where brokers are, and then connect to what they are told, to nothing else"
@@ -27,24 +28,32 @@ def kafka_checks(data_dir: Path) -> Iterator[Check]:
         found = find(data_dir)
         if found.status is None:
             return
-        bound = found.status.addresses.get(KAFKA, "")
-        if not bound:
-            yield Check(
-                KAFKA, OK, "no Kafka gateway runs; `forebay up --kafka-port 9092` starts one, or says who has the port"
-            )
-            return
-        host, _, port = bound.rpartition(":")
-        asked = _own_address() if host in ANY_HOST else host.strip("[]")  # as another machine would
-        try:
-            seen = look(asked, int(port), timeout_s=TIMEOUT_S)
-        except (OSError, Malformed) as error:
-            what = f"the gateway at {bound} does not answer: {error}"
-            yield Check(KAFKA, PROBLEM, what, "Kafka clients can't connect", f"see {found.status.log_path}")
-            return
-        yield from judge(bound, asked, seen, resolve=_resolve, connects=_connects)
+        addresses = {kind: found.status.addresses[kind] for kind in KINDS if kind in found.status.addresses}
+        if not addresses:
+            what = "no Kafka gateway runs; `forebay up --kafka-port 9092` starts one, or says who has the port"
+            yield Check(KAFKA, OK, what)
+        for kind, bound in addresses.items():
+            yield from _listener(kind, bound, found.status.log_path)
+
+
+def _listener(kind: str, bound: str, log_path: str) -> Iterator[Check]:
+    host, _, port = bound.rpartition(":")
+    asked = _own_address() if host in ANY_HOST else host.strip("[]")  # as another machine would
+    try:
+        seen = look(asked, int(port), timeout_s=TIMEOUT_S, tls=kind == KAFKA_TLS)
+    except CertificateWanted:
+        yield Check(
+            kind, OK, f"the gateway at {bound} lets in only clients with a certificate; no more is seen without"
+        )
+    except (OSError, Malformed) as error:
+        what = f"the gateway at {bound} does not answer: {error}"
+        yield Check(kind, PROBLEM, what, "Kafka clients can't connect", f"see {log_path}")
+    else:
+        yield from judge(kind, bound, asked, seen, resolve=_resolve, connects=_connects)
 
 
 def judge(
+    kind: str,
     bound: str,
     asked: str,
     seen: Seen,
@@ -55,6 +64,7 @@ def judge(
     """Yield what is right and wrong with what a gateway told. Pure, but for what it is given.
 
     Args:
+        kind: The listener, one of `KINDS`.
         bound: Where it listens, host:port.
         asked: The address by which it was asked: it tells brokers on this machine to be there, if nothing is set.
         resolve: Returns the addresses of a name, none if there are none.
@@ -63,20 +73,22 @@ def judge(
     ranges = [(name, seen.versions[key]) for name, key in SHOWN.items() if key in seen.versions]
     served = ", ".join(f"{name} {lowest}-{highest}" for name, (lowest, highest) in ranges)
     who = "programs on this machine alone reach it" if _is_loopback(asked) else "other machines may reach it"
-    login = "it neither encrypts nor asks who it is" if seen.brokers is not None else "it wants a login"
-    what = f"the gateway at {bound} serves {len(seen.versions)} APIs ({served}); {who}; {login}"
-    yield Check(KAFKA, OK, what)
+    login = "everybody is let in" if seen.brokers is not None else "it wants a login (SASL)"
+    secret = "it speaks TLS" if kind == KAFKA_TLS else "it does not encrypt"
+    what = f"the gateway at {bound} serves {len(seen.versions)} APIs ({served}); {who}; {secret}; {login}"
+    yield Check(kind, OK, what)
     wrong = False
     for broker_id, (told, told_port) in (seen.brokers or {}).items():
-        for check in _advertised(broker_id, told, told_port, asked, resolve, connects):
+        for check in _advertised(kind, broker_id, told, told_port, asked, resolve, connects):
             wrong = True
             yield check
     if seen.brokers and not wrong:
         places = ", ".join(f"{broker_id} at {told}:{at}" for broker_id, (told, at) in seen.brokers.items())
-        yield Check(KAFKA, OK, f"clients are told of brokers {places}; all take connections from here")
+        yield Check(kind, OK, f"clients are told of brokers {places}; all take connections from here")
 
 
 def _advertised(
+    kind: str,
     broker_id: int,
     told: str,
     port: int,
@@ -89,16 +101,16 @@ def _advertised(
     addresses = resolve(told)
     local = all(map(_is_loopback, addresses))
     if not addresses:
-        yield Check(KAFKA, PROBLEM, f"{what}, a name that can't be resolved here", _WHY, f"set {_SETTINGS}")
+        yield Check(kind, PROBLEM, f"{what}, a name that can't be resolved here", _WHY, f"set {_SETTINGS}")
     elif (reason := connects(told, port)) != "":
         why = f"{_WHY}; from here it is: {reason}"
         if _is_loopback(asked) and not local:
             why += f". The gateway listens on {asked} alone"
         next_step = f"set {_SETTINGS}, or let that port through; host under [kafka] is where it listens"
-        yield Check(KAFKA, PROBLEM, f"{what}, where nobody takes connections", why, next_step)
+        yield Check(kind, PROBLEM, f"{what}, where nobody takes connections", why, next_step)
     elif local and not _is_loopback(asked):
         why = "a client on another machine connects to itself there"
-        yield Check(KAFKA, WARNING, what, why, f"set {_SETTINGS} to what other machines reach")
+        yield Check(kind, WARNING, what, why, f"set {_SETTINGS} to what other machines reach")
 
 
 def _is_loopback(host: str) -> bool:

@@ -24,6 +24,7 @@ NAMES = {"log1": ["10.0.0.2"], "debian": ["127.0.1.1"], "nowhere": []}
 def judged(bound: str, asked: str, brokers: dict[int, tuple[str, int]] | None, closed: int = 0) -> list[Check]:
     return list(
         judge(
+            "kafka",
             bound,
             asked,
             Seen(VERSIONS, brokers),
@@ -38,7 +39,7 @@ def test_all_is_well_on_loopback() -> None:
     assert (first.state, second.state) == ("ok", "ok")
     assert "Produce 0-10, Fetch 4-12" in first.what
     assert "programs on this machine alone" in first.what
-    assert "neither encrypts nor asks" in first.what
+    assert "does not encrypt; everybody is let in" in first.what
     assert "2 at 127.0.0.1:9094" in second.what
 
 

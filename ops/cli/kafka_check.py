@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from edge.kafka.fields import Malformed
 from edge.kafka.probe import CertificateWanted, Seen, look
+from edge.security.listener import is_loopback
 from ingest.errors import ForebayError
 from ops.cli.checks import OK, PROBLEM, WARNING, Check
 from ops.cli.found import find
@@ -19,7 +19,7 @@ KINDS = (KAFKA, KAFKA_TLS)  # listeners without TLS, and with it
 TIMEOUT_S = 2.0
 SHOWN = {"Produce": 0, "Fetch": 1, "Metadata": 3, "JoinGroup": 11}
 _WHY = "clients ask bootstrap.servers where brokers are, and then connect to what they are told, to nothing else"
-_SETTINGS = "advertised_host and advertised_port under [kafka]"
+_SETTINGS = "advertised_host, advertised_port and advertised_tls_port under [kafka]"
 
 
 def kafka_checks(data_dir: Path) -> Iterator[Check]:
@@ -72,7 +72,7 @@ def judge(
     """
     ranges = [(name, seen.versions[key]) for name, key in SHOWN.items() if key in seen.versions]
     served = ", ".join(f"{name} {lowest}-{highest}" for name, (lowest, highest) in ranges)
-    who = "programs on this machine alone reach it" if _is_loopback(asked) else "other machines may reach it"
+    who = "programs on this machine alone reach it" if is_loopback(asked) else "other machines may reach it"
     login = "everybody is let in" if seen.brokers is not None else "it wants a login (SASL)"
     secret = "it speaks TLS" if kind == KAFKA_TLS else "it does not encrypt"
     what = f"the gateway at {bound} serves {len(seen.versions)} APIs ({served}); {who}; {secret}; {login}"
@@ -99,27 +99,18 @@ def _advertised(
     """Yield what is wrong with where clients are told that a broker is."""
     what = f"clients are told that broker {broker_id} is at {told}:{port}"
     addresses = resolve(told)
-    local = all(map(_is_loopback, addresses))
+    local = all(map(is_loopback, addresses))
     if not addresses:
         yield Check(kind, PROBLEM, f"{what}, a name that can't be resolved here", _WHY, f"set {_SETTINGS}")
     elif (reason := connects(told, port)) != "":
         why = f"{_WHY}; from here it is: {reason}"
-        if _is_loopback(asked) and not local:
+        if is_loopback(asked) and not local:
             why += f". The gateway listens on {asked} alone"
         next_step = f"set {_SETTINGS}, or let that port through; host under [kafka] is where it listens"
         yield Check(kind, PROBLEM, f"{what}, where nobody takes connections", why, next_step)
-    elif local and not _is_loopback(asked):
+    elif local and not is_loopback(asked):
         why = "a client on another machine connects to itself there"
         yield Check(kind, WARNING, what, why, f"set {_SETTINGS} to what other machines reach")
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _own_address() -> str:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import socket
 import ssl
+import struct
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -309,3 +311,23 @@ def test_a_new_certificate_is_used_without_a_restart(
         while ssl.get_server_certificate(address) == before:
             assert time.monotonic() < deadline
             time.sleep(0.02)
+
+
+@pytest.mark.needs("openssl")
+@pytest.mark.filterwarnings("ignore:ssl.TLSVersion")
+def test_old_tls_plain_text_and_silence_do_not_pass_the_listener_with_tls(cluster: Cluster, files: Path) -> None:
+    with running_gateway(cluster.bootstrap, port=-1, tls_port=0, connect_timeout_ms=500, **tls_files(files)) as opened:
+        address = ("127.0.0.1", opened.tls_port)
+        context = ssl.create_default_context(cafile=str(files / "server.pem"))
+        context.minimum_version, context.maximum_version = ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1
+        with (
+            socket.create_connection(address, 5) as plain,
+            pytest.raises((ssl.SSLError, ConnectionError)),
+        ):
+            context.wrap_socket(plain, server_hostname="localhost")
+        for said in (struct.pack(">ihhih", 10, 18, 0, 1, -1), b""):
+            with socket.create_connection(address, 5) as plain:
+                plain.sendall(said)
+                while plain.recv(100):  # an alert, and the end
+                    pass
+        assert opened.stats().requests_total == 0

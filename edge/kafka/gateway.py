@@ -11,6 +11,7 @@ from itertools import count
 
 import structlog
 
+from edge.descriptors import connections_within_limit
 from edge.kafka.brokers import Brokers
 from edge.kafka.client_quotas import ClientQuotas
 from edge.kafka.config import KafkaConfig
@@ -53,7 +54,7 @@ class Gateway:
         self._logins = Logins(config.password_file, loop, now_ms=monotonic_ms) if config.password_file else None
         self._certificates = Certificates("kafka", config) if config.tls_port >= 0 else None
         self._admission = Admission(
-            connections_max=config.connections_max,
+            connections_max=connections_within_limit(config.connections_max),
             per_ip_max=config.connections_per_ip_max,
             unauthenticated_max=config.unauthenticated_max,
             unauthenticated_per_ip_max=config.unauthenticated_per_ip_max,

@@ -7,13 +7,13 @@ held, and then sockets are not read.
 from __future__ import annotations
 
 import asyncio
-import resource
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import structlog
 
+from edge.descriptors import connections_within_limit
 from edge.mqtt.codes import Reason
 from edge.mqtt.config import MqttConfig
 from edge.mqtt.connection import Connection, now_ms
@@ -32,7 +32,6 @@ from ingest.lifeline import Lifeline
 TICK_S = 0.25
 CERTIFICATE_TICKS = 40
 BACKLOG = 1024
-DESCRIPTORS_KEPT = 64  # for the producer, the control socket, files
 
 _log = structlog.get_logger("mqtt")
 
@@ -59,7 +58,7 @@ class Gateway:
         self.config = config
         self.counters = Counters()
         self.admission = Admission(
-            connections_max=_connections_max(config.connections_max),
+            connections_max=connections_within_limit(config.connections_max),
             per_ip_max=config.connections_per_ip_max,
             unauthenticated_max=config.unauthenticated_max,
             unauthenticated_per_ip_max=config.unauthenticated_per_ip_max,
@@ -172,19 +171,6 @@ class Gateway:
             self._overflowed = True
             for other in self._connections:
                 other.pause("overflow")
-
-
-def _connections_max(wanted: int) -> int:
-    """Return how many connections the descriptor limit, raised as far as it goes, allows."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = wanted + DESCRIPTORS_KEPT
-    if soft != resource.RLIM_INFINITY and soft < needed:
-        soft = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    if soft != resource.RLIM_INFINITY and soft < needed:
-        _log.warning("fewer connections than asked for", connections_max=soft - DESCRIPTORS_KEPT, nofile=soft)
-        return int(soft - DESCRIPTORS_KEPT)
-    return wanted
 
 
 def run(config: MqttConfig, lifeline: Lifeline) -> None:

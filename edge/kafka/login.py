@@ -29,6 +29,7 @@ from edge.security.logins import Logins, Verdict
 from ingest.wire.codes import ErrorCode
 
 FRAME_BYTES_MAX = 1 << 16  # of who has not logged in: thousands of those may be connected
+FRAMES_MAX = 16  # versions, handshake, two tokens; answers to ApiVersions are thirty times as long as the question
 REFUSED = "wrong user name or password, or too many of them lately"
 
 _log = structlog.get_logger("kafka")
@@ -73,6 +74,7 @@ class Login:
         self._loop = loop
         self._sasl = Sasl(secrets.token_urlsafe(24))
         self._frames: deque[memoryview] = deque()
+        self._taken = 0
         self._serving: asyncio.Task[None] | None = None
         self._late = False
         self._timer = loop.call_later(config.connect_timeout_ms / 1000, self._expired)
@@ -100,6 +102,9 @@ class Login:
         try:
             while self._frames:
                 self._counters.requests += 1
+                self._taken += 1
+                if self._taken > FRAMES_MAX:
+                    raise Malformed(f"more than {FRAMES_MAX} requests before the login")
                 answer, step = await self._answer(self._frames.popleft())
                 self._entrant.write(answer)
                 if isinstance(step, LoggedIn):

@@ -247,6 +247,14 @@ def test_a_large_frame_is_not_taken_before_the_login(client: Client, key: int, s
     assert client.receive() == b""
 
 
+def test_who_has_not_logged_in_asks_little(client: Client) -> None:
+    client.send(request(VERSIONS, 3) * 10_000)
+    answers = 0
+    while client.receive():
+        answers += 1
+    assert answers <= 16
+
+
 @pytest.mark.parametrize("tokens", [[b""], [b"x" * FRAME_BYTES_MAX], [b"\0" * 1000], [b"n,,n=a,r=b", b""]])
 @pytest.mark.parametrize("version", [0, 1])
 def test_tokens_that_are_none_end_the_connection(client: Client, version: int, tokens: list[bytes]) -> None:

@@ -47,18 +47,17 @@ class User(NamedTuple):
 
 
 class UserFile(NamedTuple):
-    """What the file holds; of `secret` the salts of unknown users are made."""
+    """What the file holds; of `secret` the salts of unknown users are made, who have as many `iterations` as most."""
 
     users: dict[str, User]
     secret: str
+    iterations: int
 
     def made_up_keys(self, user: str, mechanism: str) -> ScramKeys:
-        """Return what a user who can't log in is given: the same salt each time, and iterations as most have."""
+        """Return what a user who can't log in is given: the same salt each time."""
         salt = hmac.digest(self.secret.encode(), f"{mechanism}:{user}".encode(), "sha256")[:_SALT_BYTES]
-        counts = Counter(keys.iterations for one in self.users.values() for keys in one.scram.values())
-        iterations = counts.most_common(1)[0][0] if counts else SCRAM_ITERATIONS
         size = hashlib.new(HASHES[mechanism]).digest_size
-        return ScramKeys(salt, iterations, secrets.token_bytes(size), secrets.token_bytes(size))
+        return ScramKeys(salt, self.iterations, secrets.token_bytes(size), secrets.token_bytes(size))
 
 
 def hash_password(password: bytes, *, salt: bytes | None = None) -> str:
@@ -85,7 +84,7 @@ def set_password(path: Path, user: str, password: bytes) -> None:
     _check_name(user, str(path))
     _check_prepared(f"the name {user!r}", user.encode())
     _check_prepared("the password", password)
-    file = read_users(path) if path.exists() else UserFile({}, secrets.token_hex())
+    file = read_users(path) if path.exists() else UserFile({}, secrets.token_hex(), SCRAM_ITERATIONS)
     keys = {
         mechanism: derive_keys(mechanism, password, secrets.token_bytes(_SALT_BYTES), SCRAM_ITERATIONS)
         for mechanism in HASHES
@@ -139,7 +138,8 @@ def read_users(path: Path) -> UserFile:
             users[name] = User(hashed, dict(map(decode_keys, keys)))
         except ValueError:
             raise _no_user_line(place) from None
-    return UserFile(users, secret)
+    counts = Counter(keys.iterations for user in users.values() for keys in user.scram.values())
+    return UserFile(users, secret, counts.most_common(1)[0][0] if counts else SCRAM_ITERATIONS)
 
 
 class Users:
@@ -180,7 +180,7 @@ class Users:
         """Return what is stored of a user's password for SCRAM, and whether it is real.
 
         Who has nothing there gets keys that no proof fits and that look like others', so that nobody learns who exists.
-        Cost: a millisecond with thousands of users.
+        Cost: microseconds, unless the file is read again.
         """
         with self._lock:
             self._reload()

@@ -1,4 +1,4 @@
-"""`forebay gateway`: a gateway or bridge alone, on another machine than the log; users of the MQTT gateway."""
+"""`forebay gateway`: a gateway or bridge alone, on another machine than the log; users of gateways."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def gateway() -> None:
     \b
       forebay gateway run mqtt --bootstrap tcp://log.example:9192
       forebay gateway run kafka --bootstrap tcp://log.example:9192
-      forebay gateway passwd /etc/forebay/mqtt-users alice
+      forebay gateway passwd /etc/forebay/users alice
     """
 
 

@@ -48,7 +48,8 @@ def _confluent(address: str, topic: str, records: int, size: int) -> dict[str, A
             "group.id": "bench",
             "enable.auto.commit": False,
             "fetch.message.max.bytes": FETCH_BYTES,
-            "queued.min.messages": 1_000_000,  # else it does not ask for more for a second once 100,000 wait
+            "queued.min.messages": 1_000_000,  # else it asks for no more for a second once 100,000 wait, or 64 MB
+            "queued.max.messages.kbytes": 1_048_576,
             "log_level": 0,
         }
     )

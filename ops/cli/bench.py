@@ -84,12 +84,12 @@ def mqtt(**options: Any) -> None:
 
 
 @bench.command()
-@_options(seconds=3.0)
+@_options(seconds=3.0, batch_size=1_000_000)
 @click.option("--rate", default=1000, show_default=True, help="Records per second, for latency.")
 @click.option("--connections", default=100, show_default=True, help="That wait for records, for what idling costs.")
 @click.option("--compression", type=click.Choice(["none", "gzip", "snappy", "lz4", "zstd"]), default="none")
 def kafka(**options: Any) -> None:
-    """Kafka clients at the gateway, beside confluent-kafka at its own mock cluster."""
+    """Kafka clients at the gateway, with their own settings, beside confluent-kafka at its mock cluster."""
     from ops.bench.kafka import bench_kafka
 
     _print(bench_kafka(**options))

@@ -90,6 +90,8 @@ def from_kafka(records: Buffer, *, keys_needed: bool = False) -> Produced:
     Cost: two CRC-32C passes, unpacking where it is compressed, 0.5 µs a record.
     """
     view = memoryview(records).cast("B")
+    if view.nbytes > LIMITS.batch_bytes_max:
+        raise Refused(ErrorCode.MESSAGE_TOO_LARGE, f"a batch of {view.nbytes} bytes > {LIMITS.batch_bytes_max}")
     if view.nbytes < KAFKA_HEADER_SIZE:
         if view.nbytes > _MAGIC_AT and view[_MAGIC_AT] < MAGIC:
             raise Refused(ErrorCode.UNSUPPORTED_FOR_MESSAGE_FORMAT, f"message format {view[_MAGIC_AT]}; this takes 2")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import asyncio
+from dataclasses import dataclass, field
 
 from edge.kafka.brokers import Brokers
 from edge.kafka.client_quotas import ClientQuotas
@@ -28,6 +29,7 @@ class Context:
         client_ip: Of the peer.
         own_port: By which this client came, as clients are told it.
         principal: The user who has logged in, "" where nobody has to.
+        checking: Held while batches of a Produce are checked.
         throttled_until_ms: The client is over its quota: its connection is not read before (KIP-219); monotonic.
     """
 
@@ -45,6 +47,7 @@ class Context:
     own_port: int
     throttled_until_ms: int = 0
     principal: str = ""
+    checking: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def throttle(self, throttle_ms: int) -> None:
         """Take note that a broker wants nothing from this client for a while."""

@@ -7,7 +7,9 @@ lost is in the log only the client's next try under the same sequence finds out.
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from edge.kafka.batches import Refused, from_kafka
@@ -18,27 +20,50 @@ from edge.kafka.leaders import client_code
 from edge.kafka.produce_codec import ProduceBody, ProducedRecords
 from edge.kafka.tally import Tally
 from ingest.errors import ForebayError, RemoteError
+from ingest.limits import LIMITS
 from ingest.topic_name import is_internal
 from ingest.wire.codes import ErrorCode
 from ingest.wire.messages import ProducedPartition, ProducePartition, ProduceRequest
 
 GRACE_MS = 1_000  # for the answer that tells that it took too long
 TIMEOUT_MS_MAX = 300_000
+TURN_S = 0.02  # of a client whose batches are checked
+PORTION_BYTES = LIMITS.batch_bytes_max  # of one request to a broker, and one batch more
 
 Outcome = ProducedPartition
 Place = tuple[str, int]
+Batch = tuple[Place, ProducePartition, bytes]
 
 
 async def produce(context: Context, request: Request) -> Any | None:
     """Append records; None with acks 0, which is not answered."""
     body: ProduceBody = request.body
-    outcomes: dict[Place, Outcome] = {}
-    batches: dict[int, list[tuple[Place, ProducePartition, bytes]]] = defaultdict(list)
-    counted = Tally(context.counters)
     await context.brokers.known()
+    with Tally(context.counters) as counted:
+        async with context.checking:  # what one client sends goes to the leaders in its order
+            outcomes, batches = await _sorted_out(context, body, counted)
+            sending = asyncio.gather(
+                *(_send(context, request, leader, some) for leader in batches for some in _portions(batches[leader]))
+            )
+        for answer in await sending:
+            outcomes.update(answer)
+            counted.appended(place for place, outcome in answer.items() if not outcome.error_code)
+    return _response(request, body, outcomes, context.throttle_ms) if body.acks else None
+
+
+async def _sorted_out(
+    context: Context, body: ProduceBody, counted: Tally
+) -> tuple[dict[Place, Outcome], dict[int, list[Batch]]]:
+    """Return what is refused, and what goes to which leader. Others have their turn while much is checked."""
+    outcomes: dict[Place, Outcome] = {}
+    batches: dict[int, list[Batch]] = defaultdict(list)
+    named = Counter((item.topic, item.partition) for item in body.records)
+    began = time.perf_counter()
     for item in body.records:
         place = (item.topic, item.partition)
         try:
+            if named[place] > 1:
+                raise Refused(ErrorCode.INVALID_RECORD, "more than one batch for a partition")
             leader, partition, batch, count = _checked(context, body, item)
         except Refused as refused:
             outcomes[place] = Outcome(int(refused.code), message=str(refused))
@@ -46,12 +71,10 @@ async def produce(context: Context, request: Request) -> Any | None:
         else:
             counted.came(place, count)
             batches[leader].append((place, partition, batch))
-    with counted:
-        answers = await asyncio.gather(*(_send(context, request, leader, some) for leader, some in batches.items()))
-        for answer in answers:
-            outcomes.update(answer)
-            counted.appended(place for place, outcome in answer.items() if not outcome.error_code)
-    return _response(request, body, outcomes, context.throttle_ms) if body.acks else None
+        if time.perf_counter() - began > TURN_S:
+            await asyncio.sleep(0)
+            began = time.perf_counter()
+    return outcomes, batches
 
 
 def _checked(context: Context, body: ProduceBody, item: ProducedRecords) -> tuple[int, ProducePartition, bytes, int]:
@@ -75,9 +98,21 @@ def _checked(context: Context, body: ProduceBody, item: ProducedRecords) -> tupl
     return partition.leader, asked, b"".join((taken.header, taken.body)), taken.record_count
 
 
-async def _send(
-    context: Context, request: Request, leader: int, some: list[tuple[Place, ProducePartition, bytes]]
-) -> dict[Place, Outcome]:
+def _portions(batches: Sequence[Batch]) -> Iterator[list[Batch]]:
+    """Yield as many at a time as a broker takes: more payload frames, or more bytes, it drops without a word."""
+    some: list[Batch] = []
+    size = 0
+    for batch in batches:
+        if some and (len(some) >= LIMITS.payload_frames_max or size >= PORTION_BYTES):
+            yield some
+            some, size = [], 0
+        some.append(batch)
+        size += len(batch[-1])
+    if some:
+        yield some
+
+
+async def _send(context: Context, request: Request, leader: int, some: list[Batch]) -> dict[Place, Outcome]:
     body: ProduceBody = request.body
     timeout_ms = min(max(body.timeout_ms, 1), TIMEOUT_MS_MAX)
     asked = ProduceRequest(body.acks, [partition for _, partition, _ in some], tell_throttle=True)

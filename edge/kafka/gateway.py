@@ -34,6 +34,7 @@ from ingest.lifeline import Lifeline
 METADATA_TIMEOUT_MS = 5_000
 LOOK_S = 1.0
 CERTIFICATE_LOOKS = 10
+MAP_LOOKS = 60
 
 _log = structlog.get_logger("kafka")
 
@@ -103,6 +104,8 @@ class Gateway:
             await self._add_listeners()
             if self._logins is not None:
                 self._logins.tick()
+            if look % MAP_LOOKS == 0:
+                self._logs.drop_unread()
             if self._certificates is not None and look % CERTIFICATE_LOOKS == 0:
                 problem = self._certificates.reload()
                 if problem:

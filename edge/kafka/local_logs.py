@@ -47,6 +47,7 @@ class LocalLogs:
         self._loop = loop
         self._loading = ThreadPoolExecutor(LOADS_MAX, thread_name_prefix="kafka-load")
         self._logs: OrderedDict[Place, _Log] = OrderedDict()
+        self._read: set[Place] = set()
 
     def learn(self, leader: int, item: FetchedPartition) -> None:
         """Take note of what a leader's answer tells, if it is on this machine."""
@@ -90,7 +91,13 @@ class LocalLogs:
             bytes_max: Beside the partition's own; where none are left only marks come.
         """
         place = (item.topic_id, item.partition)
-        log = self._logs[place].log
+        known = self._logs.get(place)
+        if (
+            known is None
+        ):  # it has given way to others, or proved wrong to another client, while the disk was waited for
+            return None
+        self._read.add(place)
+        log = known.log
         try:
             if bytes_max <= 0:
                 marks = log.marks()
@@ -104,6 +111,12 @@ class LocalLogs:
             self._logs.pop(place, None)
             return None
         return Mapped(log.high_watermark, log.log_start, batches)
+
+    def drop_unread(self) -> None:
+        """Unmap what nobody has read since this was called before: maps hold the space of segments that are deleted."""
+        for place in self._logs.keys() - self._read:
+            del self._logs[place]
+        self._read.clear()
 
     def close(self) -> None:
         self._loading.shutdown(wait=False, cancel_futures=True)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from edge.kafka.batches import to_kafka
@@ -19,7 +19,7 @@ from edge.kafka.leaders import client_code
 from ingest.client.cluster import monotonic_ms
 from ingest.client.offsets import ITEMS_MAX
 from ingest.errors import CorruptBatch, ForebayError, RemoteError
-from ingest.records.header import decode_header, verify_batch
+from ingest.records.header import BatchHeader, decode_header, verify_batch
 from ingest.wire.codes import ErrorCode
 from ingest.wire.messages import FetchedPartition, FetchPartition, FetchRequest
 
@@ -83,9 +83,13 @@ def _refused(body: Any, code: ErrorCode) -> list[tuple[str, list[FetchedRecords]
 def _resolve(context: Context, body: Any) -> tuple[list[_Wanted], dict[Place, FetchedRecords]]:
     """Return what to ask of whom, and the outcome where nobody can be asked."""
     wanted, outcomes = [], {}
+    named: set[Place] = set()
     for one in body.topics:
         for item in one.partitions:
             number = item.partition
+            if (one.topic, number) in named:
+                continue
+            named.add((one.topic, number))
             found = context.brokers.partition(one.topic, number)
             code = ErrorCode.NONE
             if found is None:
@@ -142,10 +146,9 @@ async def _read(
         if found is None:
             asked.append(one)
             continue
-        records = [part for header, batch in found.batches for part in to_kafka(batch, header)]
+        records, count = await _converted(found.batches)
         left -= sum(batch.nbytes for _, batch in found.batches)
         number = one.item.partition
-        count = sum(header.record_count for header, _ in found.batches)
         outcomes[one.topic, number] = FetchedRecords(
             number, 0, found.high_watermark, found.log_start, records=records, record_count=count
         )
@@ -174,17 +177,17 @@ async def _ask(
     for one, item in zip(some, answer.partitions, strict=True):
         context.brokers.outdated(item.error_code)
         context.logs.learn(leader, item)
-        outcomes[one.topic, item.partition] = _outcome(one, item, payload)
+        outcomes[one.topic, item.partition] = await _outcome(one, item, payload)
     return outcomes
 
 
-def _outcome(one: _Wanted, item: FetchedPartition, payload: Sequence[Any]) -> FetchedRecords:
+async def _outcome(one: _Wanted, item: FetchedPartition, payload: Sequence[Any]) -> FetchedRecords:
     code = client_code(item.error_code, one.told_epoch)
     records: list[Buffer] = []
     count = 0
     if item.frame >= 0:
         try:
-            records, count = _converted(memoryview(payload[item.frame]))
+            records, count = await _converted(_batches(memoryview(payload[item.frame])))
         except CorruptBatch:
             code = int(ErrorCode.CORRUPT_MESSAGE)
     diverging = (item.diverging_epoch, item.diverging_end_offset) if item.diverging_end_offset >= 0 else None
@@ -200,16 +203,28 @@ def _outcome(one: _Wanted, item: FetchedPartition, payload: Sequence[Any]) -> Fe
     )
 
 
-def _converted(data: memoryview) -> tuple[list[Buffer], int]:
-    records: list[Buffer] = []
-    position = count = 0
+def _batches(data: memoryview) -> Iterator[tuple[BatchHeader, memoryview]]:
+    position = 0
     while position < data.nbytes:
         header = decode_header(data, position)
         batch = data[position : position + header.size]
         verify_batch(batch, header)
-        records.extend(to_kafka(batch, header))
+        yield header, batch
         position += header.padded_size
+
+
+async def _converted(batches: Iterable[tuple[BatchHeader, memoryview]]) -> tuple[list[Buffer], int]:
+    """Return batches in Kafka's form, and how many records they hold.
+
+    Columns are made anew, a microsecond a record: all that an answer has room for take seconds.
+    """
+    records: list[Buffer] = []
+    count = 0
+    for header, batch in batches:
+        records.extend(to_kafka(batch, header))
         count += header.record_count
+        if header.is_columns:
+            await asyncio.sleep(0)  # others have their turn
     return records, count
 
 
@@ -230,4 +245,9 @@ def _watched(wanted: Iterable[_Wanted], outcomes: Mapping[Place, FetchedRecords]
 
 
 def _by_topic(body: Any, outcomes: dict[Place, FetchedRecords]) -> list[tuple[str, list[FetchedRecords]]]:
-    return [(one.topic, [outcomes[one.topic, item.partition] for item in one.partitions]) for one in body.topics]
+    """Return each outcome once, however often the request names it: the records of one may be 55 MiB."""
+    left = dict(outcomes)
+    return [
+        (one.topic, [left.pop(place) for item in one.partitions if (place := (one.topic, item.partition)) in left])
+        for one in body.topics
+    ]

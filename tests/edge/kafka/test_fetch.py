@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from edge.kafka.apis import fetch
 from edge.kafka.gateway import Gateway
 from edge.kafka.local_logs import LocalLogs
 from ingest import Admin, Producer
@@ -220,3 +221,68 @@ def test_what_is_not_in_memory_is_loaded_beside_the_loop(
     monkeypatch.setattr(SegmentMap, "load", lambda *_: loaded.append(threading.current_thread().name))
     assert bytes(read(client, topic, fetch_offset=10).records) == expected
     assert [name.startswith("kafka-load") for name in loaded] == [True]
+
+
+def test_a_partition_that_is_named_often_is_answered_once(client: Client, cluster: Cluster) -> None:
+    topic = filled(cluster, "fetch-named-often", partitions=2)
+    for _ in range(2):  # asked for, then mapped
+        (answered,) = client.ask(1, 11, **of_many(topic, [0, 1] * 500, 0)).responses
+        assert [item.partition_index for item in answered.partitions] == [0, 1]
+        assert all(item.records for item in answered.partitions)
+
+
+def test_a_map_that_gives_way_while_the_disk_is_waited_for_is_the_leaders_to_replace(
+    gateway: Gateway, client: Client, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    topic = filled(cluster, "fetch-evicted", partitions=2)
+    client.ask(1, 11, **of_many(topic, range(2), 0))
+    (learned,) = {place[0] for place in list(gateway._logs._logs)[-2:]}
+    gone: list[int] = []
+
+    def others_come(*_: object) -> None:
+        if not gone:
+            gone.extend(gateway._logs._logs.pop((learned, number)).log._row for number in range(2))
+
+    monkeypatch.setattr(SegmentMap, "is_cached", lambda *_: False)
+    monkeypatch.setattr(SegmentMap, "load", others_come)
+    (answered,) = client.ask(1, 11, **of_many(topic, range(2), 0)).responses
+    assert gone
+    assert all(item.records for item in answered.partitions)
+
+
+def test_maps_that_nobody_reads_are_dropped(gateway: Gateway, client: Client, cluster: Cluster) -> None:
+    read(client, filled(cluster, "fetch-idle"))
+    logs = gateway._logs
+    place = next(reversed(logs._logs))
+    for read_before in (True, False):
+        if read_before:
+            read(client, "fetch-idle")
+        gateway._loop.call_soon_threadsafe(logs.drop_unread)
+        client.ask(18, 0)
+        assert (place in logs._logs) is read_before
+
+
+def test_others_have_their_turn_while_columns_are_made_rows(
+    gateway: Gateway, client: Client, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    topic = filled(cluster, "fetch-columns", records=1000)
+    converted = fetch.to_kafka
+
+    def slow(*args: Any) -> Any:
+        time.sleep(0.05)
+        return converted(*args)
+
+    monkeypatch.setattr(fetch, "to_kafka", slow)
+    other = Client(gateway.port)
+    for _ in range(2):  # asked for, then mapped
+        client.begin(1, 11, **fields_of(1, 11, topic))
+        longest = 0.0
+        for _ in range(5):
+            start = time.monotonic()
+            other.ask(18, 0)
+            longest = max(longest, time.monotonic() - start)
+        start = time.monotonic()
+        client.end(1, 11)
+        assert time.monotonic() - start > 0.1, "it was not over before"
+        assert longest < 0.3
+    other.close()

@@ -5,6 +5,7 @@ Source: KIP-511 (ApiVersions), KIP-516 (topic ids), KIP-430 (no authorized opera
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
@@ -35,7 +36,9 @@ async def metadata(context: Context, request: Request) -> Any:
         found = [_topic(request, topic) for topic in brokers.topics.values()]
     else:
         allowed = context.config.auto_create_topics and (version < 4 or body.allow_auto_topic_creation)
-        found = [await _wanted(context, request, item, create=allowed) for item in wanted]
+        named = {(item.name, item.topic_id): item for item in wanted}  # each once: a topic may have 1,000 partitions
+        by_id = {topic.topic_id: topic for topic in brokers.topics.values()}
+        found = [await _wanted(context, request, item, by_id, create=allowed) for item in named.values()]
     response = request.api.response
     advertised = []
     for broker in brokers.all.values():
@@ -52,11 +55,13 @@ async def metadata(context: Context, request: Request) -> Any:
     )
 
 
-async def _wanted(context: Context, request: Request, item: Any, *, create: bool) -> Any:
+async def _wanted(
+    context: Context, request: Request, item: Any, by_id: Mapping[bytes, TopicMetadata], *, create: bool
+) -> Any:
     brokers, name = context.brokers, item.name
     if name is None:  # by its id
         topic_id = item.topic_id.bytes if item.topic_id is not None else b""
-        topic = next((one for one in brokers.topics.values() if one.topic_id == topic_id), None)
+        topic = by_id.get(topic_id)
         return _topic(request, topic) if topic else _missing(request, None, ErrorCode.UNKNOWN_TOPIC_ID, item.topic_id)
     topic = brokers.topics.get(name)
     if topic is None:

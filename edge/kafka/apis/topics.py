@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from functools import partial
 from typing import Any
@@ -9,7 +10,7 @@ from uuid import UUID
 
 from edge.kafka.codec import Request
 from edge.kafka.context import Context
-from edge.kafka.leaders import ask_leaders
+from edge.kafka.leaders import ask_leaders, client_code
 from ingest.errors import ForebayError, RemoteError
 from ingest.wire.codes import ErrorCode
 from ingest.wire.message import Message
@@ -41,9 +42,10 @@ async def create_topics(context: Context, request: Request) -> Any:
         for one in body.topics
         if one.assignments
     }
-    names = [one.name for one in body.topics]
-    for name in {name for name in names if names.count(name) > 1}:
-        results[name] = TopicResult(name, int(ErrorCode.INVALID_REQUEST), "named twice")
+    names = Counter(one.name for one in body.topics)
+    for name, count in names.items():
+        if count > 1:
+            results[name] = TopicResult(name, int(ErrorCode.INVALID_REQUEST), "named twice")
     wanted = [
         NewTopic(
             one.name,
@@ -63,7 +65,7 @@ async def create_topics(context: Context, request: Request) -> Any:
             await context.brokers.newer(NEWS_TIMEOUT_MS)
     kind = response.CreatableTopicResult
     topics = []
-    for name in dict.fromkeys(names):
+    for name in names:
         result = results[name]
         made = context.brokers.topics.get(name)
         topics.append(
@@ -156,7 +158,7 @@ async def delete_records(context: Context, request: Request) -> Any:
                 kind.DeleteRecordsPartitionResult(
                     partition_index=item.partition_index,
                     low_watermark=outcomes[one.name, item.partition_index].log_start_offset,
-                    error_code=outcomes[one.name, item.partition_index].error_code,
+                    error_code=client_code(outcomes[one.name, item.partition_index].error_code),
                 )
                 for item in one.partitions
             ],

@@ -61,6 +61,7 @@ class Doorbell(Generic[Waiter]):
         found = self._waiting.get(watched.place)
         if found is not None and found.pop(waiter, None) is not None and not found:
             del self._waiting[watched.place]
+            self.is_wanting = self.is_wanting and bool(self._waiting)
 
     @property
     def in_turns(self) -> bool:

@@ -96,3 +96,12 @@ def test_more_than_a_request_can_name_have_their_turns() -> None:
         assert bell.answered(number, {}) == []
         assert bell.is_wanting
     assert seen == {0, 1, 2, 3, 4, 7}
+
+
+def test_who_was_told_and_left_wants_nothing_more() -> None:
+    bell: Doorbell[str] = Doorbell(10)
+    bell.watch("a", at(0, 5))
+    number, _ = bell.ask()
+    assert bell.answered(number, {(TOPIC, 0): Rung(0, 6)}) == ["a"]
+    bell.leave("a", at(0, 5))
+    assert not bell.is_wanting

@@ -6,6 +6,7 @@ import struct
 
 _SIZE = struct.Struct(">i")
 FRAME_BYTES_MIN = 8  # api key, version, correlation id
+_PIECE_BYTES = 1 << 12  # smaller ones are put together: each costs 40 bytes more than it holds
 
 
 class FrameTooLarge(Exception):
@@ -32,11 +33,14 @@ class FrameParser:
         Raises:
             FrameTooLarge: what came before it in the stream is lost with it.
         """
-        self._parts.append(data)
+        parts = self._parts
+        parts.append(data)
+        while len(parts) > 1 and len(parts[-2]) <= len(parts[-1]) < _PIECE_BYTES:
+            parts[-2:] = [parts[-2] + parts[-1]]
         self.buffered_bytes += len(data)
         if self.buffered_bytes < self._needed:
             return []
-        view = memoryview(b"".join(self._parts)) if len(self._parts) > 1 else memoryview(data)
+        view = memoryview(b"".join(parts) if len(parts) > 1 else parts[0])
         frames = []
         position = 0
         while view.nbytes - position >= _SIZE.size:

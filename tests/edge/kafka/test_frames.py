@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import struct
+import sys
 
 import pytest
 from hypothesis import given
@@ -48,3 +49,12 @@ def test_a_large_frame_in_small_pieces_is_joined_once() -> None:
     for start in range(0, len(stream), 1000):
         found += parser.feed(stream[start : start + 1000])
     assert [frame.nbytes for frame in found] == [len(body)]
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 100])
+def test_small_pieces_take_no_more_memory_than_they_hold(size: int) -> None:
+    parser = FrameParser(1 << 24)
+    stream = framed(bytes(1 << 20))
+    for start in range(0, len(stream) // 2, size):
+        assert parser.feed(stream[start : start + size]) == []
+    assert sum(map(sys.getsizeof, parser._parts)) < 1.2 * parser.buffered_bytes

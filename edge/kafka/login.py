@@ -109,6 +109,7 @@ class Login:
                 self._entrant.write(answer)
                 if isinstance(step, LoggedIn):
                     self._timer.cancel()
+                    self._late = False
                     self._entrant.let_in(step.user, self._frames)
                     return
                 if isinstance(step, Failed):

@@ -18,6 +18,7 @@ from edge.kafka.gateway import Gateway
 from edge.kafka.login import FRAME_BYTES_MAX
 from edge.kafka.sasl import MECHANISMS
 from edge.security.guesses import FAILURES_MAX
+from edge.security.passwords import Users
 from edge.security.scram import HASHES
 from ingest.wire.codes import ErrorCode
 from tests.cluster import Cluster
@@ -353,3 +354,20 @@ def test_the_loop_goes_on_while_passwords_are_hashed(cluster: Cluster, tmp_path:
             except BlockingIOError:
                 served_before += 1
         assert served_before > 10
+
+
+def test_who_has_logged_in_when_we_were_slow_stays(
+    cluster: Cluster, users: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check = Users.check
+
+    def slow(*args: Any) -> bool:
+        time.sleep(0.6)
+        return check(*args)
+
+    monkeypatch.setattr(Users, "check", slow)
+    with running_gateway(cluster.bootstrap, password_file=users, connect_timeout_ms=300) as gateway:
+        client = Client(gateway.port)
+        log_in(client)
+        assert serves(client)
+        client.close()

@@ -31,6 +31,7 @@ from edge.kafka.login import Login
 from edge.kafka.memory import Memory
 from edge.kafka.stats import Counters
 from edge.kafka.versions import answer_versions
+from edge.keepalive import keep_alive
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -87,6 +88,7 @@ class Connection(asyncio.Protocol):
         self._context = self._gateway.context(self._transport)
         self._parser = FrameParser(LOGIN_BYTES_MAX, 0)
         self._transport.set_write_buffer_limits(high=WRITE_BYTES_MAX)
+        keep_alive(self._transport)
         if not self._gateway.entered(self):
             self._transport.abort()
             return

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 import time
 from typing import Protocol, cast
 
 import structlog
 
+from edge.keepalive import keep_alive
 from edge.mqtt.codes import Reason
 from edge.mqtt.config import MqttConfig
 from edge.mqtt.events import Append, Lost, Received, SessionEffect, Tick, Write
@@ -22,7 +22,6 @@ from edge.security.admission import Admission
 WRITE_BYTES_MAX = 64 * 1024  # beyond, the device is not read until it reads
 SLOW_READER_MS = 30_000
 FAREWELL_S = 5
-TCP_KEEPIDLE_S = 120  # for devices with keep-alive 0 that are gone without a word
 
 _log = structlog.get_logger("mqtt")
 
@@ -112,10 +111,7 @@ class Connection(asyncio.Protocol):
             return
         self._counted = True
         transport.set_write_buffer_limits(high=WRITE_BYTES_MAX)
-        plain = transport.get_extra_info("socket")
-        if plain is not None:
-            plain.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, TCP_KEEPIDLE_S)
+        keep_alive(transport)  # for devices with keep-alive 0
         self._gateway.entered(self)
 
     def data_received(self, data: bytes) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import struct
 import time
 
@@ -9,6 +10,7 @@ import pytest
 
 from edge.kafka.gateway import Gateway
 from edge.kafka.memory import Memory
+from edge.keepalive import IDLE_S
 from tests.edge.kafka.test_versions import Client, codes_in
 
 MIB = 1 << 20
@@ -85,4 +87,15 @@ def test_nothing_is_read_while_too_much_waits_for_answers(gateway: Gateway, monk
     client.end(18, 0)
     assert held == 0, "it stayed in the socket"
     assert gateway.memory.whole == 0
+    client.close()
+
+
+def test_a_client_that_is_cut_off_is_not_held_for_ever(gateway: Gateway) -> None:
+    known = set(gateway._connections)
+    client = Client(gateway.port)
+    client.ask(18, 0)
+    (connection,) = set(gateway._connections) - known
+    plain = connection._transport.get_extra_info("socket")
+    assert plain.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+    assert plain.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == IDLE_S
     client.close()

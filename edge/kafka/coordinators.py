@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from edge.kafka.brokers import Brokers, NoConnection
 from ingest.errors import ForebayError, RemoteError
@@ -16,7 +17,19 @@ if TYPE_CHECKING:
 
 FIND_TIMEOUT_MS = 5_000
 GROUPS_REMEMBERED_MAX = 10_000
+AT_ONCE = 100  # groups of one request: a megabyte may name 300,000
 _MOVED = (ErrorCode.NOT_COORDINATOR, ErrorCode.COORDINATOR_NOT_AVAILABLE)
+
+Item = TypeVar("Item")
+Answer = TypeVar("Answer")
+
+
+async def ask_each(ask: Callable[[Item], Awaitable[Answer]], items: Sequence[Item]) -> list[Answer]:
+    """Ask about each item, some at once; return the answers in the items' order."""
+    answers: list[Answer] = []
+    for start in range(0, len(items), AT_ONCE):
+        answers += await asyncio.gather(*map(ask, items[start : start + AT_ONCE]))
+    return answers
 
 
 class Coordinators:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Any
 
 from edge.kafka.codec import Request
 from edge.kafka.context import Context
+from edge.kafka.coordinators import ask_each
 from ingest.errors import ForebayError, RemoteError
 from ingest.wire.codes import ErrorCode
 from ingest.wire.group_messages import (
@@ -33,7 +35,7 @@ async def find_coordinator(context: Context, request: Request) -> Any:
     """Tell who coordinates: the broker's id, to be found at this gateway."""
     body, response = request.body, request.api.response
     keys = list(body.coordinator_keys) if request.version >= 4 else [body.key]
-    found = await asyncio.gather(*(_coordinator(context, key, body.key_type) for key in keys))
+    found = await ask_each(partial(_coordinator, context, body.key_type), keys)
     nodes = []
     for key, (code, broker_id) in zip(keys, found, strict=True):
         host, port = context.address(broker_id) if broker_id >= 0 else ("", -1)
@@ -44,7 +46,7 @@ async def find_coordinator(context: Context, request: Request) -> Any:
     return response(throttle_time_ms=0, coordinators=nodes)
 
 
-async def _coordinator(context: Context, key: str, kind: int) -> tuple[int, int]:
+async def _coordinator(context: Context, kind: int, key: str) -> tuple[int, int]:
     if kind == _TRANSACTION:
         return int(ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED), -1
     if kind != _GROUP:
@@ -183,7 +185,7 @@ async def describe_groups(context: Context, request: Request) -> Any:
     """Describe groups, each by its coordinator."""
     response = request.api.response
     kind = response.DescribedGroup
-    found = await asyncio.gather(*(_described(context, name) for name in dict.fromkeys(request.body.groups)))
+    found = await ask_each(partial(_described, context), list(dict.fromkeys(request.body.groups)))
     groups = [
         kind(
             error_code=0 if one.error_code == ErrorCode.GROUP_ID_NOT_FOUND else one.error_code,
@@ -260,7 +262,7 @@ async def delete_groups(context: Context, request: Request) -> Any:
     """Delete groups without members."""
     response = request.api.response
     names = list(dict.fromkeys(request.body.groups_names))
-    codes = await asyncio.gather(*(_deleted(context, name) for name in names))
+    codes = await ask_each(partial(_deleted, context), names)
     results = [
         response.DeletableGroupResult(group_id=name, error_code=code) for name, code in zip(names, codes, strict=True)
     ]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from edge.kafka.codec import Request
 from edge.kafka.context import Context
+from edge.kafka.coordinators import ask_each
 from ingest.errors import RemoteError
 from ingest.wire.codes import ErrorCode
 from ingest.wire.group_messages import (
@@ -103,7 +103,7 @@ async def offset_fetch(context: Context, request: Request) -> Any:
     body, response = request.body, request.api.response
     await context.brokers.known()
     if request.version >= 8:
-        found = await asyncio.gather(*(_fetched(context, one.group_id, one.topics) for one in body.groups))
+        found = await ask_each(lambda one: _fetched(context, one.group_id, one.topics), body.groups)
         kind = response.OffsetFetchResponseGroup
         groups = [
             kind(group_id=one.group_id, topics=_topics(kind.OffsetFetchResponseTopics, offsets), error_code=code)

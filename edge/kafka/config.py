@@ -27,7 +27,8 @@ class KafkaConfig(msgspec.Struct, frozen=True, kw_only=True):
         advertised_host, advertised_port: Where clients are told to connect to; empty and 0: where they have connected.
         advertised_tls_port: The same of those who came by TLS.
         request_bytes_max: The largest Produce; other requests are `other_bytes_max` at most.
-        queued_max_request_bytes: Of all requests that wait for their answers, and of all that are not whole yet.
+        queued_max_request_bytes: Of all requests that wait for their answers, of all that are not whole yet, and of
+            answers that are not read.
         connections_max, connections_per_ip_max: At once; others are closed at once.
         unauthenticated_max, unauthenticated_per_ip_max: The same of those that have not logged in.
         connect_timeout_ms: From accepting a connection to its login, and as long for TLS before.

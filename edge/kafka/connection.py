@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Executor
+from mmap import mmap
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import structlog
@@ -79,6 +80,7 @@ class Connection(asyncio.Protocol):
         self._waiting: deque[memoryview] = deque()
         self._under_way: deque[tuple[asyncio.Task[Sequence[Buffer]], int]] = deque()  # with the request's size
         self._partial = 0
+        self._unsent = 0
         self._reading = True
         self._can_write = True
         self._throttled: asyncio.TimerHandle | None = None
@@ -124,6 +126,7 @@ class Connection(asyncio.Protocol):
         self._drop_waiting()
         self._gateway.memory.partial -= self._partial
         self._partial = 0
+        self._hold_unsent(0)
         self._gateway.memory.forget(self.regulate)
         if self._login is not None:
             self._login.close()
@@ -132,12 +135,17 @@ class Connection(asyncio.Protocol):
         self._transport = None
         self._gateway.left(self)
 
+    def _hold_unsent(self, size: int) -> None:
+        self._gateway.memory.unsent += size - self._unsent
+        self._unsent = size
+
     def pause_writing(self) -> None:
         self._can_write = False
         self.regulate()
 
     def resume_writing(self) -> None:
         self._can_write = True
+        self._hold_unsent(0)
         self._go_on()
 
     @property
@@ -210,6 +218,9 @@ class Connection(asyncio.Protocol):
         if answer is None:
             return []
         if isinstance(answer, list):
+            copied = self._context.is_tls
+            held = sum(memoryview(part).nbytes for part in answer if copied or not _is_mapped(part))
+            self._hold_unsent(held)  # of one Fetch: another waits until it is sent
             return cast("Sequence[Buffer]", answer)
         counts.refused(request.api.key, error_codes(answer))
         return [encode_response(request, answer)]
@@ -235,6 +246,8 @@ class Connection(asyncio.Protocol):
                 if parts:
                     self._gateway.counters.bytes_out += sum(memoryview(part).nbytes for part in parts)
                     self._transport.writelines(parts)  # type: ignore[arg-type]
+                    if self._can_write:
+                        self._hold_unsent(0)
         self._go_on()
 
     def _go_on(self) -> None:
@@ -287,3 +300,8 @@ class Connection(asyncio.Protocol):
     def _drop_waiting(self) -> None:
         self._gateway.memory.release(sum(frame.nbytes for frame in self._waiting))
         self._waiting.clear()
+
+
+def _is_mapped(part: Buffer) -> bool:
+    """Tell whether a part of an answer is a view of a map, which takes no memory of ours."""
+    return isinstance(memoryview(part).obj, mmap)

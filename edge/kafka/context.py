@@ -11,6 +11,7 @@ from edge.kafka.config import KafkaConfig
 from edge.kafka.coordinators import Coordinators
 from edge.kafka.doorbells import Doorbells
 from edge.kafka.local_logs import LocalLogs
+from edge.kafka.memory import Memory
 from edge.kafka.places import Places
 from edge.kafka.stats import Counters
 from ingest.client.cluster import monotonic_ms
@@ -28,6 +29,7 @@ class Context:
         places: Where brokers are found.
         client_ip: Of the peer.
         own_port: By which this client came, as clients are told it.
+        is_tls: This client came by TLS.
         principal: The user who has logged in, "" where nobody has to.
         checking: Held while batches of a Produce are checked.
         throttled_until_ms: The client is over its quota: its connection is not read before (KIP-219); monotonic.
@@ -39,12 +41,14 @@ class Context:
     doorbells: Doorbells
     quotas: ClientQuotas
     counters: Counters
+    memory: Memory
     config: KafkaConfig
     host: str
     port: int
     places: Places
     client_ip: str
     own_port: int
+    is_tls: bool = False
     throttled_until_ms: int = 0
     principal: str = ""
     checking: asyncio.Lock = field(default_factory=asyncio.Lock)

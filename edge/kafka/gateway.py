@@ -152,12 +152,14 @@ class Gateway:
             self._doorbells,
             self._quotas,
             self.counters,
+            self.memory,
             self.config,
             self.config.advertised_host or here[0],
             listener.told(listener.port),
             listener.places,
             peer[0] if peer else "",
             listener.told(here[1]),
+            listener is self._tls,
         )
 
     def entered(self, connection: Connection) -> bool:

@@ -16,6 +16,7 @@ from edge.kafka.context import Context
 from edge.kafka.doorbell import Watched
 from edge.kafka.fetch_codec import FetchedRecords, encode_fetch
 from edge.kafka.leaders import client_code
+from edge.kafka.memory import Making
 from ingest.client.cluster import monotonic_ms
 from ingest.client.offsets import ITEMS_MAX
 from ingest.errors import CorruptBatch, ForebayError, RemoteError
@@ -60,7 +61,8 @@ async def fetch(context: Context, request: Request) -> list[Buffer]:
     deadline_ms = monotonic_ms() + min(max(body.max_wait_ms, 0), WAIT_MS_MAX)
     while True:
         wanted, outcomes = _resolve(context, body)
-        await _read(context, request, wanted, outcomes)
+        with Making(context.memory) as making:
+            await _read(context, request, wanted, outcomes, making)
         size = sum(memoryview(part).nbytes for outcome in outcomes.values() for part in outcome.records)
         if size >= body.min_bytes or context.throttle_ms or any(_is_news(outcome) for outcome in outcomes.values()):
             break
@@ -127,7 +129,11 @@ def _by_leader(wanted: Iterable[_Wanted]) -> list[tuple[int, list[_Wanted]]]:
 
 
 async def _read(
-    context: Context, request: Request, wanted: Sequence[_Wanted], outcomes: dict[Place, FetchedRecords]
+    context: Context,
+    request: Request,
+    wanted: Sequence[_Wanted],
+    outcomes: dict[Place, FetchedRecords],
+    making: Making,
 ) -> None:
     """Find what there is now: in the maps of leaders on this machine, elsewhere by asking.
 
@@ -146,8 +152,9 @@ async def _read(
         if found is None:
             asked.append(one)
             continue
-        records, count = await _converted(found.batches)
-        left -= sum(batch.nbytes for _, batch in found.batches)
+        batches = making.fitting(found.batches, all_copied=context.is_tls)
+        records, count = await _converted(batches)
+        left -= sum(batch.nbytes for _, batch in batches)
         number = one.item.partition
         outcomes[one.topic, number] = FetchedRecords(
             number, 0, found.high_watermark, found.log_start, records=records, record_count=count
@@ -155,8 +162,9 @@ async def _read(
     if not asked:
         return
     portions = _by_leader(asked)
+    room = context.memory.answer_room
     answers = await asyncio.gather(
-        *(_ask(context, request.client_id, share * len(some), leader, some) for leader, some in portions)
+        *(_ask(context, request.client_id, min(share * len(some), room), leader, some) for leader, some in portions)
     )
     for answer in answers:
         outcomes.update(answer)

@@ -8,10 +8,16 @@ import time
 
 import pytest
 
+from edge.kafka.batches import from_kafka
 from edge.kafka.gateway import Gateway
-from edge.kafka.memory import Memory
+from edge.kafka.memory import Making, Memory
 from edge.keepalive import IDLE_S
-from tests.edge.kafka.test_versions import Client, codes_in
+from ingest import Admin, Producer
+from ingest.records.batch import encode_batch
+from ingest.records.header import decode_header
+from tests.cluster import Cluster
+from tests.edge.kafka.test_batches import built, stored
+from tests.edge.kafka.test_versions import Client, codes_in, fields_of
 
 MIB = 1 << 20
 
@@ -40,6 +46,25 @@ def test_who_has_left_is_not_called() -> None:
     memory.forget(go_on)
     memory.release(120)
     assert called == []
+
+
+def test_of_an_answer_one_batch_is_made_whatever_others_left_unread() -> None:
+    memory = Memory(1000)
+    made = from_kafka(built())
+    rows = stored(made.header + bytes(made.body))
+    columns = stored(encode_batch([1, 2], None, [b"a", b"b"]))
+    batches = [(decode_header(batch), memoryview(batch)) for batch in (columns, rows, columns, rows)]
+    with Making(memory) as making:
+        assert making.fitting(batches, all_copied=False) == batches
+        assert memory.unsent == 2 * len(columns)
+    assert memory.unsent == 0
+    memory.unsent = 1000
+    with Making(memory) as making:
+        assert making.fitting(batches, all_copied=False) == batches[:2]
+        assert making.fitting(batches, all_copied=False) == []
+        assert making.fitting(batches[1:], all_copied=False) == batches[1:2]
+        assert making.fitting(batches[1:], all_copied=True) == []
+    assert memory.unsent == 1000
 
 
 def test_half_sent_requests_of_many_are_bounded(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,3 +124,39 @@ def test_a_client_that_is_cut_off_is_not_held_for_ever(gateway: Gateway) -> None
     assert plain.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
     assert plain.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == IDLE_S
     client.close()
+
+
+def test_answers_that_nobody_reads_are_bounded(
+    gateway: Gateway, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gateway.memory, "_bytes_max", 12 * MIB)  # beyond what the socket takes
+    with Admin(cluster.bootstrap) as admin:
+        admin.create_topic("unread", 1, 1)
+    with Producer(cluster.bootstrap) as producer:
+        for _ in range(16_000):
+            producer.send("unread", bytes(1000))
+        producer.flush()
+    fields = fields_of(1, 11, "unread") | {"max_bytes": 20 * MIB}
+    first = Client(gateway.port)
+    first.ask(1, 11, **fields)  # mapped from now on
+    fields["topics"][0].partitions[0].partition_max_bytes = 20 * MIB
+    clients = [Client(gateway.port, receive_bytes=1 << 16) for _ in range(6)]
+    for client in clients:
+        client.begin(1, 11, **fields)
+        time.sleep(0.1)
+        assert gateway.memory.unsent <= 12 * MIB
+    sizes = []
+    for client in clients:
+        (answered,) = client.end(1, 11).responses
+        sizes.append(len(answered.partitions[0].records))
+        client.close()
+    assert 10 * MIB < sizes[0] <= 13 * MIB
+    assert all(size > 0 for size in sizes)
+    assert sum(sizes) < 16 * MIB
+    (answered,) = first.ask(1, 11, **fields).responses
+    assert len(answered.partitions[0].records) > 10 * MIB
+    first.close()
+    deadline = time.monotonic() + 5
+    while gateway.memory.unsent:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)

@@ -23,8 +23,12 @@ _names = itertools.count()
 class Client:
     """One connection; answers come in the order of the requests."""
 
-    def __init__(self, port: int) -> None:
-        self.socket = socket.create_connection(("127.0.0.1", port), timeout=20)
+    def __init__(self, port: int, *, receive_bytes: int = 0) -> None:
+        self.socket = socket.socket()
+        self.socket.settimeout(20)
+        if receive_bytes:
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
+        self.socket.connect(("127.0.0.1", port))
         self._numbers = itertools.count(1)
         self._begun: deque[int] = deque()
         self._data = b""

@@ -25,6 +25,7 @@ class Limits(msgspec.Struct, frozen=True):
     record_headers_max: int = 256
     batch_headers_max: int = 1_000_000  # distinct ones for columns: 100 MB of objects at worst
     request_timeout_ms_max: int = 60_000  # what a request may wait at a broker; clients ask again
+    parked_produces_max: int = 1000  # of one connection at a broker; our clients have five per partition
     client_id_chars_max: int = 255  # of one that is remembered, for its quota
     topic_name_chars_max: int = 249  # Kafka's Topic.MAX_NAME_LENGTH
     member_metadata_bytes_max: int = 1 * MIB  # a whole group must fit a record of its offsets topic: 1 MB

@@ -9,12 +9,13 @@ from brokerd.serving.parked import ParkedProduce
 from brokerd.serving.partition import Find, Partition
 from brokerd.serving.quotas import Quota
 from ingest.errors import CorruptBatch, DiskFull, LogDirOffline, RemoteError, StorageError, UnsupportedFormat
+from ingest.limits import LIMITS
 from ingest.topic_name import is_internal
 from ingest.wire.codes import ErrorCode
 from ingest.wire.frames import Request
 from ingest.wire.messages import ProducedPartition, ProducePartition, ProduceRequest, ProduceResponse
 
-PARKED_MAX = 1000  # produce requests of one connection that may wait; our clients have five per partition
+PARKED_MAX = LIMITS.parked_produces_max  # produce requests of one connection that may wait
 
 
 class ProduceRoom:

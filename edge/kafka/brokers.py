@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ingest.client.cluster import ANY_BROKER, Answered, Cluster, monotonic_ms
 from ingest.errors import ForebayError, TransportError
+from ingest.limits import LIMITS
 from ingest.wire.codes import OUTDATED
 from ingest.wire.message import Message
 from ingest.wire.messages import BrokerMetadata, PartitionMetadata, TopicMetadata
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 
 WAIT_MS_MAX = 1_000
 RETRY_MS = 20
+FULL_S = 0.002  # before a connection that takes no more is tried again
 METADATA_TIMEOUT_MS = 5_000
 DEAD_GRACE_MS = 300  # for an answer that is on its way
 
@@ -35,6 +38,8 @@ class Brokers:
         self._cluster = Cluster(bootstrap, client_id=client_id, all_topics=True)
         self._cluster.on_metadata = self._on_metadata
         self._news: list[asyncio.Future[None]] = []
+        self._sending: dict[int, asyncio.Lock] = defaultdict(asyncio.Lock)  # by broker
+        self._produces = defaultdict[int, asyncio.Semaphore](lambda: asyncio.Semaphore(LIMITS.parked_produces_max))
         self._asked: dict[asyncio.Future[Answered], int] = {}  # which broker
         self._fds: set[int] = set()
         self._timer: asyncio.TimerHandle | None = None
@@ -63,19 +68,26 @@ class Brokers:
             TransportError: there is no connection, or no answer came: where it was sent the outcome is unknown. One
                 that the cluster holds for dead is not waited for: it may stand still with its connections open.
         """
-        if self._is_dead(broker_id):
-            raise NoConnection(f"broker {broker_id} is not alive")
         answered: asyncio.Future[Answered] = self._loop.create_future()
 
         def on_done(outcome: Answered) -> None:
             if not answered.done():  # else nobody waits any more
                 answered.set_result(outcome)
 
-        if not self._cluster.send(
-            broker_id, body, on_done, timeout_ms=timeout_ms, payload=payload, client_id=client_id
-        ):
-            raise NoConnection(f"no connection to broker {broker_id}")
-        self._soon()
+        deadline_ms = monotonic_ms() + timeout_ms
+        async with self._sending[broker_id]:  # while a connection is full requests wait in their order
+            while True:
+                if self._is_dead(broker_id):
+                    raise NoConnection(f"broker {broker_id} is not alive")
+                sent = self._cluster.send(
+                    broker_id, body, on_done, timeout_ms=timeout_ms, payload=payload, client_id=client_id
+                )
+                self._soon()
+                if sent:
+                    break
+                if not self._cluster.is_connected(broker_id) or monotonic_ms() >= deadline_ms:
+                    raise NoConnection(f"no connection to broker {broker_id}")
+                await asyncio.sleep(FULL_S)
         self._asked[answered] = broker_id
         try:
             outcome = await answered
@@ -84,6 +96,10 @@ class Brokers:
         if outcome.error is not None:
             raise outcome.error
         return outcome.body, outcome.payload
+
+    def produces(self, broker_id: int) -> asyncio.Semaphore:
+        """Return what to hold during a Produce: a broker refuses those of one connection beyond a number."""
+        return self._produces[broker_id]
 
     async def ask_any(self, body: Message, *, timeout_ms: int) -> Any:
         """Ask whichever broker is connected, again while there is none.

@@ -192,6 +192,11 @@ class Cluster:
             self._next_deadline_ms = min(self._next_deadline_ms, deadline_ms)
         return True
 
+    def is_connected(self, broker_id: int) -> bool:
+        """Tell whether there was a connection to a broker when it was polled last: if `send` fails, it is full."""
+        connection = self._by_broker.get(broker_id)
+        return connection is not None and connection.connected
+
     def call(self, broker_id: int, body: Message, *, timeout_ms: int) -> Any:
         """Send a request and wait for its body, asking again while there is no connection.
 

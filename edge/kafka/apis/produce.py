@@ -118,13 +118,14 @@ async def _send(context: Context, request: Request, leader: int, some: list[Batc
     asked = ProduceRequest(body.acks, [partition for _, partition, _ in some], tell_throttle=True)
     places = [place for place, *_ in some]
     try:
-        answer, _ = await context.brokers.ask(
-            leader,
-            asked,
-            timeout_ms=timeout_ms + GRACE_MS,
-            payload=[batch for *_, batch in some],
-            client_id=request.client_id,
-        )
+        async with context.brokers.produces(leader):
+            answer, _ = await context.brokers.ask(
+                leader,
+                asked,
+                timeout_ms=timeout_ms + GRACE_MS,
+                payload=[batch for *_, batch in some],
+                client_id=request.client_id,
+            )
     except RemoteError as error:
         return dict.fromkeys(places, Outcome(error.code, message=str(error)))
     except NoConnection as error:

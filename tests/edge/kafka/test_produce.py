@@ -102,3 +102,32 @@ def test_others_have_their_turn_while_much_is_checked_and_the_order_stays(
     (offset,) = [item.base_offset for item in first.responses[0].partition_responses if item.index == 7]
     assert second.responses[0].partition_responses[0].base_offset > offset
     other.close()
+
+
+def test_more_than_connections_to_brokers_have_room_for_are_all_taken(gateway: Gateway, topic: str) -> None:
+    clients = [Client(gateway.port) for _ in range(80)]
+    for client in clients:
+        for _ in range(20):
+            client.begin(0, 8, **batches_for(topic, [3]))
+    codes = {code for client in clients for _ in range(20) for _, code in outcomes(client.end(0, 8))}
+    assert codes == {0}
+    for client in clients:
+        client.close()
+
+
+def test_what_waits_for_room_goes_when_there_is_and_is_told_when_the_broker_is_gone(
+    gateway: Gateway, client: Client, topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster = gateway._brokers._cluster
+    send, full = cluster.send, [True]
+    monkeypatch.setattr(cluster, "send", lambda *args, **options: not full[0] and send(*args, **options))
+    for number in range(3):
+        client.begin(0, 8, **batches_for(topic, [4 + 2 * number]))
+    time.sleep(0.1)
+    full[0] = False
+    assert [outcomes(client.end(0, 8)) for _ in range(3)] == [[(4, 0)], [(6, 0)], [(8, 0)]]
+    full[0] = True
+    client.begin(0, 8, **batches_for(topic, [4]))
+    time.sleep(0.1)
+    monkeypatch.setattr(cluster, "is_connected", lambda _: False)
+    assert outcomes(client.end(0, 8)) == [(4, int(ErrorCode.NOT_LEADER_OR_FOLLOWER))]

@@ -73,3 +73,8 @@ class Context:
     def addressed(self, broker_id: int) -> bool:
         """Whether this client, by the port where it came, speaks to a broker; several may have one port."""
         return self.address(broker_id) == (self.host, self.own_port)
+
+    def asked(self) -> list[int]:
+        """Return the brokers that this client speaks to; all, where its port is no broker's."""
+        known = list(self.brokers.all)
+        return [broker_id for broker_id in known if self.addressed(broker_id)] or known

@@ -53,12 +53,10 @@ async def describe_log_dirs(context: Context, request: Request) -> Any:
     named = None
     if body.topics is not None:
         named = {(one.topic, number) for one in body.topics for number in one.partitions}
-    known = list(context.brokers.all)
-    addressed = [broker_id for broker_id in known if context.addressed(broker_id)] or known
-    outcomes = await asyncio.gather(
-        *(context.brokers.ask(broker_id, DescribeLogDirsRequest(), timeout_ms=TIMEOUT_MS) for broker_id in addressed),
-        return_exceptions=True,
+    asked = (
+        context.brokers.ask(broker_id, DescribeLogDirsRequest(), timeout_ms=TIMEOUT_MS) for broker_id in context.asked()
     )
+    outcomes = await asyncio.gather(*asked, return_exceptions=True)
     kind = response.DescribeLogDirsResult
     results = []
     for outcome in outcomes:

@@ -79,6 +79,7 @@ class Connection(asyncio.Protocol):
         self.authenticated = False
         self._waiting: deque[memoryview] = deque()
         self._under_way: deque[tuple[asyncio.Task[Sequence[Buffer]], int]] = deque()  # with the request's size
+        self._silent: set[asyncio.Task[Sequence[Buffer]]] = set()  # acks=0: finished without the client
         self._partial = 0
         self._unsent = 0
         self._reading = True
@@ -119,10 +120,13 @@ class Connection(asyncio.Protocol):
             raise Malformed(f"{memory.partial} bytes of requests that are not whole, {size} of them of this")
 
     def connection_lost(self, error: Exception | None) -> None:
-        for task, size in self._under_way:
-            task.cancel()
-            self._gateway.memory.release(size)
-        self._under_way.clear()
+        under_way, self._under_way = self._under_way, deque()
+        for task, size in under_way:
+            if task in self._silent:
+                self._under_way.append((task, size))
+            else:
+                task.cancel()
+                self._gateway.memory.release(size)
         self._drop_waiting()
         self._gateway.memory.partial -= self._partial
         self._partial = 0
@@ -195,7 +199,11 @@ class Connection(asyncio.Protocol):
             if frame.nbytes > INLINE_BYTES_MAX and head.api_key != PRODUCE:
                 task = loop.create_task(self._serve_large(frame))
             else:
-                task = loop.create_task(self._serve(decode_request(frame)))
+                request = decode_request(frame)
+                task = loop.create_task(self._serve(request))
+                if isinstance(request, Request) and head.api_key == PRODUCE and not request.body.acks:
+                    self._silent.add(task)
+                    task.add_done_callback(self._silent.discard)
             self._waiting.popleft()
             self._under_way.append((task, frame.nbytes))
             task.add_done_callback(self._done)
@@ -248,7 +256,8 @@ class Connection(asyncio.Protocol):
                     self._transport.writelines(parts)  # type: ignore[arg-type]
                     if self._can_write:
                         self._hold_unsent(0)
-        self._go_on()
+        if self._transport is not None:
+            self._go_on()
 
     def _go_on(self) -> None:
         try:

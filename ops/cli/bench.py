@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from collections.abc import Callable
 from typing import Any
@@ -90,6 +91,8 @@ def mqtt(**options: Any) -> None:
 @click.option("--compression", type=click.Choice(["none", "gzip", "snappy", "lz4", "zstd"]), default="none")
 def kafka(**options: Any) -> None:
     """Kafka clients at the gateway, with their own settings, beside confluent-kafka at its mock cluster."""
+    if importlib.util.find_spec("confluent_kafka") is None:
+        raise click.ClickException("confluent-kafka is not installed, which this measures: pip install confluent-kafka")
     from ops.bench.kafka import bench_kafka
 
     _print(bench_kafka(**options))

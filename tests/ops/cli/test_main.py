@@ -46,6 +46,14 @@ def test_unknown_command_names_the_nearest() -> None:
     assert "did you mean `forebay status`?" in text
 
 
+def test_a_benchmark_names_the_client_that_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "confluent_kafka", None)
+    monkeypatch.setattr("ops.bench.kafka.bench_kafka", lambda **_: pytest.fail("it began"))
+    code, text = run("bench", "kafka")
+    assert code == 1
+    assert "pip install confluent-kafka" in text
+
+
 def test_command_of_another_version_is_said_to_be_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(COMMANDS, "future", ("ops.cli.future:future", "Later."))
     assert run("future") == (1, "Error: `forebay future` is not part of this version\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from concurrent.futures import Executor
 from dataclasses import dataclass, field
 
 from edge.kafka.brokers import Brokers
@@ -30,6 +31,7 @@ class Context:
         client_ip: Of the peer.
         own_port: By which this client came, as clients are told it.
         is_tls: This client came by TLS.
+        decoding: Of one thread, for what would keep the loop.
         principal: The user who has logged in, "" where nobody has to.
         checking: Held while batches of a Produce are checked.
         throttled_until_ms: The client is over its quota: its connection is not read before (KIP-219); monotonic.
@@ -48,7 +50,8 @@ class Context:
     places: Places
     client_ip: str
     own_port: int
-    is_tls: bool = False
+    is_tls: bool
+    decoding: Executor
     throttled_until_ms: int = 0
     principal: str = ""
     checking: asyncio.Lock = field(default_factory=asyncio.Lock)

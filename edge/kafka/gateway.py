@@ -160,6 +160,7 @@ class Gateway:
             peer[0] if peer else "",
             listener.told(here[1]),
             listener is self._tls,
+            self.decoding,
         )
 
     def entered(self, connection: Connection) -> bool:

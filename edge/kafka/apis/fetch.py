@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from edge.kafka.batches import to_kafka
 from edge.kafka.codec import FETCH, Request
 from edge.kafka.context import Context
+from edge.kafka.conversion import Batches, Conversion
 from edge.kafka.doorbell import Watched
 from edge.kafka.fetch_codec import FetchedRecords, encode_fetch
 from edge.kafka.leaders import client_code
@@ -20,7 +20,7 @@ from edge.kafka.memory import Making
 from ingest.client.cluster import monotonic_ms
 from ingest.client.offsets import ITEMS_MAX
 from ingest.errors import CorruptBatch, ForebayError, RemoteError
-from ingest.records.header import BatchHeader, decode_header, verify_batch
+from ingest.records.header import decode_header, verify_batch
 from ingest.wire.codes import ErrorCode
 from ingest.wire.messages import FetchedPartition, FetchPartition, FetchRequest
 
@@ -147,31 +147,40 @@ async def _read(
     for one in wanted:
         (mapped if may_map and context.logs.has(one.leader, one.leader_epoch, one.item) else asked).append(one)
     left = max(1, share * len(mapped))
+    conversion = Conversion(context.decoding)
     for one in mapped:
         found = await context.logs.read(one.item, left)
         if found is None:
             asked.append(one)
             continue
         batches = making.fitting(found.batches, all_copied=context.is_tls)
-        records, count = await _converted(batches)
         left -= sum(batch.nbytes for _, batch in batches)
-        number = one.item.partition
+        number, code = one.item.partition, 0
+        records: list[Buffer] = []
+        count = 0
+        try:
+            records, count = await conversion.to_kafka(batches)
+        except CorruptBatch:
+            code = int(ErrorCode.CORRUPT_MESSAGE)
         outcomes[one.topic, number] = FetchedRecords(
-            number, 0, found.high_watermark, found.log_start, records=records, record_count=count
+            number, code, found.high_watermark, found.log_start, records=records, record_count=count
         )
     if not asked:
         return
     portions = _by_leader(asked)
     room = context.memory.answer_room
     answers = await asyncio.gather(
-        *(_ask(context, request.client_id, min(share * len(some), room), leader, some) for leader, some in portions)
+        *(
+            _ask(context, request.client_id, min(share * len(some), room), leader, some, conversion)
+            for leader, some in portions
+        )
     )
     for answer in answers:
         outcomes.update(answer)
 
 
 async def _ask(
-    context: Context, client_id: str, bytes_max: int, leader: int, some: Sequence[_Wanted]
+    context: Context, client_id: str, bytes_max: int, leader: int, some: Sequence[_Wanted], conversion: Conversion
 ) -> dict[Place, FetchedRecords]:
     asked = FetchRequest(0, 1, max(1, bytes_max), [one.item for one in some])
     try:
@@ -185,17 +194,19 @@ async def _ask(
     for one, item in zip(some, answer.partitions, strict=True):
         context.brokers.outdated(item.error_code)
         context.logs.learn(leader, item)
-        outcomes[one.topic, item.partition] = await _outcome(one, item, payload)
+        outcomes[one.topic, item.partition] = await _outcome(one, item, payload, conversion)
     return outcomes
 
 
-async def _outcome(one: _Wanted, item: FetchedPartition, payload: Sequence[Any]) -> FetchedRecords:
+async def _outcome(
+    one: _Wanted, item: FetchedPartition, payload: Sequence[Any], conversion: Conversion
+) -> FetchedRecords:
     code = client_code(item.error_code, one.told_epoch)
     records: list[Buffer] = []
     count = 0
     if item.frame >= 0:
         try:
-            records, count = await _converted(_batches(memoryview(payload[item.frame])))
+            records, count = await conversion.to_kafka(_batches(memoryview(payload[item.frame])))
         except CorruptBatch:
             code = int(ErrorCode.CORRUPT_MESSAGE)
     diverging = (item.diverging_epoch, item.diverging_end_offset) if item.diverging_end_offset >= 0 else None
@@ -211,29 +222,16 @@ async def _outcome(one: _Wanted, item: FetchedPartition, payload: Sequence[Any])
     )
 
 
-def _batches(data: memoryview) -> Iterator[tuple[BatchHeader, memoryview]]:
+def _batches(data: memoryview) -> Batches:
+    batches = []
     position = 0
     while position < data.nbytes:
         header = decode_header(data, position)
         batch = data[position : position + header.size]
         verify_batch(batch, header)
-        yield header, batch
+        batches.append((header, batch))
         position += header.padded_size
-
-
-async def _converted(batches: Iterable[tuple[BatchHeader, memoryview]]) -> tuple[list[Buffer], int]:
-    """Return batches in Kafka's form, and how many records they hold.
-
-    Columns are made anew, a microsecond a record: all that an answer has room for take seconds.
-    """
-    records: list[Buffer] = []
-    count = 0
-    for header, batch in batches:
-        records.extend(to_kafka(batch, header))
-        count += header.record_count
-        if header.is_columns:
-            await asyncio.sleep(0)  # others have their turn
-    return records, count
+    return batches
 
 
 def _watched(wanted: Iterable[_Wanted], outcomes: Mapping[Place, FetchedRecords]) -> list[tuple[int, Watched]]:

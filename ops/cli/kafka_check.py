@@ -14,6 +14,7 @@ from ingest.errors import ForebayError
 from ops.cli.checks import OK, PROBLEM, WARNING, Check
 from ops.cli.found import find
 from ops.supervisor.compose import ANY_HOST, KAFKA, KAFKA_TLS
+from ops.supervisor.ports import address
 
 KINDS = (KAFKA, KAFKA_TLS)  # listeners without TLS, and with it
 TIMEOUT_S = 2.0
@@ -38,7 +39,8 @@ def kafka_checks(data_dir: Path) -> Iterator[Check]:
 
 def _listener(kind: str, bound: str, log_path: str) -> Iterator[Check]:
     host, _, port = bound.rpartition(":")
-    asked = _own_address() if host in ANY_HOST else host.strip("[]")  # as another machine would
+    host = host.strip("[]")
+    asked = _own_address() if host in ANY_HOST else host  # as another machine would
     try:
         seen = look(asked, int(port), timeout_s=TIMEOUT_S, tls=kind == KAFKA_TLS)
     except CertificateWanted:
@@ -83,7 +85,7 @@ def judge(
             wrong = True
             yield check
     if seen.brokers and not wrong:
-        places = ", ".join(f"{broker_id} at {told}:{at}" for broker_id, (told, at) in seen.brokers.items())
+        places = ", ".join(f"{broker_id} at {address(told, at)}" for broker_id, (told, at) in seen.brokers.items())
         yield Check(kind, OK, f"clients are told of brokers {places}; all take connections from here")
 
 
@@ -97,7 +99,7 @@ def _advertised(
     connects: Callable[[str, int], str],
 ) -> Iterator[Check]:
     """Yield what is wrong with where clients are told that a broker is."""
-    what = f"clients are told that broker {broker_id} is at {told}:{port}"
+    what = f"clients are told that broker {broker_id} is at {address(told, port)}"
     addresses = resolve(told)
     local = all(map(is_loopback, addresses))
     if not addresses:

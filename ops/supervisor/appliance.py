@@ -20,7 +20,7 @@ from ops.supervisor.data_dir import LOG_NAME, DataDir
 from ops.supervisor.limits import SupervisionLimits
 from ops.supervisor.log_dirs import of_others, spread
 from ops.supervisor.membership import Member, become_member
-from ops.supervisor.ports import pick_ports
+from ops.supervisor.ports import address, pick_ports
 from ops.supervisor.run_dir import choose_run_dir, open_page_dir, open_run_dir, sweep
 from ops.supervisor.spec import Plan
 from ops.supervisor.state_file import read_state
@@ -132,7 +132,7 @@ def _prepare(start: Start, directory: DataDir, reporter: Reporter) -> Supervisor
             incarnation=incarnation,
             processes=specs,
             ports=ports,
-            addresses={one.name: f"{one.host}:{ports[one.name]}" for one in asked if one.name in ports},
+            addresses={one.name: address(one.host, ports[one.name]) for one in asked if one.name in ports},
             log_path=str(_rotated(directory.path / LOG_NAME)),
         )
     except BaseException:

@@ -81,6 +81,12 @@ def _pick(listener: Listener, before: int | None, taken: set[int]) -> int:
     return listener.port
 
 
+def address(host: str, port: int) -> str:
+    """Return `host:port`, with brackets around an IPv6 address."""
+    bare = host.strip("[]")
+    return f"[{bare}]:{port}" if ":" in bare else f"{bare}:{port}"
+
+
 def check_port(listener: Listener) -> None:
     """Refuse a port that can't be listened on now.
 

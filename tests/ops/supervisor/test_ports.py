@@ -11,7 +11,7 @@ import pytest
 from ingest.errors import ConfigError
 from ops.config.settings import load_settings
 from ops.supervisor.compose import listeners
-from ops.supervisor.ports import Listener, pick_ports
+from ops.supervisor.ports import Listener, address, pick_ports
 
 HOST = "127.0.0.1"
 KAFKA = ("kafka", "kafka-2")
@@ -83,3 +83,9 @@ def test_ports_with_tls_lie_between_those_without() -> None:
     found = [(one.name, one.port, one.optional) for one in asked if one.name.startswith("kafka")]
     plain = [("kafka", 9092, False), ("kafka-broker-7", 9094, False)]
     assert found == [*plain, ("kafkas", 9093, False), ("kafkas-broker-7", 9095, False)]
+
+
+@pytest.mark.parametrize("host", ["::1", "[::1]"])
+def test_an_ipv6_address_stands_in_brackets(host: str) -> None:
+    assert address(host, 9092) == "[::1]:9092"
+    assert address("log.example", 9092) == "log.example:9092"

@@ -250,10 +250,9 @@ def _watched(wanted: Iterable[_Wanted], outcomes: Mapping[Place, FetchedRecords]
     ]
 
 
-def _by_topic(body: Any, outcomes: dict[Place, FetchedRecords]) -> list[tuple[str, list[FetchedRecords]]]:
+def _by_topic(body: Any, outcomes: Mapping[Place, FetchedRecords]) -> Iterable[tuple[str, list[FetchedRecords]]]:
     """Return each outcome once, however often the request names it: the records of one may be 55 MiB."""
-    left = dict(outcomes)
-    return [
-        (one.topic, [left.pop(place) for item in one.partitions if (place := (one.topic, item.partition)) in left])
-        for one in body.topics
-    ]
+    found: dict[str, list[FetchedRecords]] = defaultdict(list)
+    for place in dict.fromkeys((one.topic, item.partition) for one in body.topics for item in one.partitions):
+        found[place[0]].append(outcomes[place])
+    return found.items()

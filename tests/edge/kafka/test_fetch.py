@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from edge.kafka.apis import fetch
+from edge.kafka import conversion
 from edge.kafka.gateway import Gateway
 from edge.kafka.local_logs import LocalLogs
 from ingest import Admin, Producer
@@ -266,13 +266,14 @@ def test_others_have_their_turn_while_columns_are_made_rows(
     gateway: Gateway, client: Client, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     topic = filled(cluster, "fetch-columns", records=1000)
-    converted = fetch.to_kafka
+    converted = conversion.to_kafka
 
     def slow(*args: Any) -> Any:
         time.sleep(0.05)
         return converted(*args)
 
-    monkeypatch.setattr(fetch, "to_kafka", slow)
+    monkeypatch.setattr(conversion, "to_kafka", slow)
+    monkeypatch.setattr(conversion, "INLINE_RECORDS_MAX", 1)
     other = Client(gateway.port)
     for _ in range(2):  # asked for, then mapped
         client.begin(1, 11, **fields_of(1, 11, topic))

@@ -9,6 +9,7 @@ import time
 import pytest
 
 from edge.kafka.batches import from_kafka
+from edge.kafka import conversion
 from edge.kafka.gateway import Gateway
 from edge.kafka.memory import Making, Memory
 from edge.keepalive import IDLE_S
@@ -130,6 +131,7 @@ def test_answers_that_nobody_reads_are_bounded(
     gateway: Gateway, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gateway.memory, "_bytes_max", 12 * MIB)  # beyond what the socket takes
+    monkeypatch.setattr(conversion, "BYTES_MAX", 20 * MIB)
     with Admin(cluster.bootstrap) as admin:
         admin.create_topic("unread", 1, 1)
     with Producer(cluster.bootstrap) as producer:

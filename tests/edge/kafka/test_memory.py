@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from edge.kafka.batches import from_kafka
 from edge.kafka import conversion
+from edge.kafka.batches import from_kafka
 from edge.kafka.gateway import Gateway
 from edge.kafka.memory import Making, Memory
 from edge.keepalive import IDLE_S

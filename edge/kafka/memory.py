@@ -1,7 +1,7 @@
 """What the requests and answers of all connections may hold together. Pure.
 
 What has come is held until it is answered: beyond the bound no socket is read, and it goes on as answers are sent.
-What has come in part waits for its sender, who may never send the rest: who takes that beyond the bound is closed.
+What has come in part waits for its sender, who may never send the rest: beyond the bound whoever holds most is closed.
 Of answers that are not views of maps only as much is made as others have not left unread: then they are small.
 """
 
@@ -27,6 +27,7 @@ class Memory:
     def __init__(self, bytes_max: int) -> None:
         self._bytes_max = bytes_max
         self._paused: dict[Callable[[], None], None] = {}
+        self._parts: dict[Callable[[], None], int] = {}
         self.whole = 0
         self.partial = 0
         self.unsent = 0
@@ -36,10 +37,19 @@ class Memory:
         """Whether nothing more is to be read until something is answered."""
         return self.whole >= self._bytes_max
 
-    @property
-    def is_clogged(self) -> bool:
-        """Whether more is held of requests that are not whole than may be."""
-        return self.partial > self._bytes_max
+    def hold_part(self, close: Callable[[], None], size: int) -> None:
+        """Take note of how much a connection holds of a request that is not whole; whoever holds most may be closed.
+
+        Args:
+            close: Ends that connection.
+        """
+        self.partial += size - self._parts.pop(close, 0)
+        if size:
+            self._parts[close] = size
+        while self.partial > self._bytes_max:
+            largest = max(self._parts, key=self._parts.__getitem__)
+            self.partial -= self._parts.pop(largest)
+            largest()
 
     @property
     def answer_room(self) -> int:

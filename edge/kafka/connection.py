@@ -79,8 +79,8 @@ class Connection(asyncio.Protocol):
         self.authenticated = False
         self._waiting: deque[memoryview] = deque()
         self._under_way: deque[tuple[asyncio.Task[Sequence[Buffer]], int]] = deque()  # with the request's size
+        self._turn: asyncio.Task[Sequence[Buffer]] | None = None  # the last that is no Produce: they are served in turn
         self._silent: set[asyncio.Task[Sequence[Buffer]]] = set()  # acks=0: finished without the client
-        self._partial = 0
         self._unsent = 0
         self._reading = True
         self._can_write = True
@@ -108,16 +108,12 @@ class Connection(asyncio.Protocol):
                 self._login.take(frames)  # others' memory is not for who has not logged in: these have little each
                 return
             self._take(frames)
-            self._hold_partial(self._parser.buffered_bytes)
+            self._gateway.memory.hold_part(self._clogs, self._parser.buffered_bytes)
         except (FrameTooLarge, Malformed) as error:
             self.malformed(error)
 
-    def _hold_partial(self, size: int) -> None:
-        memory = self._gateway.memory
-        memory.partial += size - self._partial
-        self._partial = size
-        if memory.is_clogged and size:
-            raise Malformed(f"{memory.partial} bytes of requests that are not whole, {size} of them of this")
+    def _clogs(self) -> None:
+        self.malformed(Malformed("too much is held of requests that are not whole, most of it of this"))
 
     def connection_lost(self, error: Exception | None) -> None:
         under_way, self._under_way = self._under_way, deque()
@@ -128,8 +124,7 @@ class Connection(asyncio.Protocol):
                 task.cancel()
                 self._gateway.memory.release(size)
         self._drop_waiting()
-        self._gateway.memory.partial -= self._partial
-        self._partial = 0
+        self._gateway.memory.hold_part(self._clogs, 0)
         self._hold_unsent(0)
         self._gateway.memory.forget(self.regulate)
         if self._login is not None:
@@ -188,11 +183,17 @@ class Connection(asyncio.Protocol):
             self._advance()
 
     def _advance(self) -> None:
-        """Begin with what has come. A Fetch, whose answer may be large, waits until all before it is sent."""
+        """Begin with what has come.
+
+        Produces go on beside one another; all else is served one by one, as by Kafka: a commit does not overtake
+        another. A Fetch, whose answer may be large, waits until all before it is sent.
+        """
         loop = asyncio.get_running_loop()
         while self._waiting and len(self._under_way) < REQUESTS_MAX and not self._is_throttled():
             head = decode_head(self._waiting[0])
             if head.api_key == FETCH and (self._under_way or not self._can_write):
+                break
+            if head.api_key != PRODUCE and self._turn is not None and not self._turn.done():
                 break
             frame = self._waiting[0]  # one that is no request is still among them when they are dropped
             self._gateway.counters.requests += 1
@@ -204,6 +205,8 @@ class Connection(asyncio.Protocol):
                 if isinstance(request, Request) and head.api_key == PRODUCE and not request.body.acks:
                     self._silent.add(task)
                     task.add_done_callback(self._silent.discard)
+            if head.api_key != PRODUCE:
+                self._turn = task
             self._waiting.popleft()
             self._under_way.append((task, frame.nbytes))
             task.add_done_callback(self._done)

@@ -52,6 +52,7 @@ _KNOWN_ATTRIBUTES = CODEC_MASK | LOG_APPEND_TIME | TRANSACTIONAL | CONTROL
 _LENGTH_FROM = 12
 _CRC_FROM = 21
 _MAGIC_AT = 16
+_CODEC_AT = 22
 _PREFIX = struct.Struct(">qiiBI")
 _REST = struct.Struct(">hiqqqhii")
 assert _PREFIX.size == _CRC_FROM
@@ -77,6 +78,11 @@ class Produced(NamedTuple):
     body: memoryview
     record_count: int
     producer_id: int
+
+
+def is_compressed(records: memoryview) -> bool:
+    """Tell whether what a producer sent says that it is compressed."""
+    return records.nbytes > _CODEC_AT and bool(records[_CODEC_AT] & CODEC_MASK)
 
 
 def from_kafka(records: Buffer, *, keys_needed: bool = False) -> Produced:

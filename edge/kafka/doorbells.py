@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
+import structlog
+
 from edge.kafka.brokers import Brokers
 from edge.kafka.doorbell import Doorbell, Rung, Watched
 from ingest.client.offsets import ITEMS_MAX
@@ -17,6 +19,7 @@ TURN_MS = 50  # where more is waited for than one request can name
 GRACE_MS = 2_000
 AGAIN_S = 0.02  # before a broker that is away is asked again
 
+_log = structlog.get_logger("kafka")
 News = asyncio.Future[bool]
 
 
@@ -73,7 +76,9 @@ class Doorbells:
         request = FetchRequest(wait_ms, 1, 0, items)
         try:
             answer, _ = await self._brokers.ask(leader, request, timeout_ms=wait_ms + GRACE_MS)
-        except ForebayError as error:
+        except Exception as error:  # whatever it is, who waits is told
+            if not isinstance(error, ForebayError):
+                _log.error("a doorbell failed", error=repr(error), exc_info=error)
             self._brokers.outdated(
                 error.code if isinstance(error, RemoteError) else int(ErrorCode.NOT_LEADER_OR_FOLLOWER)
             )

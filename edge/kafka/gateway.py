@@ -46,8 +46,11 @@ class Gateway:
         ConfigError: there is no appliance at `config.bootstrap`, or a file that the config names can't be used.
     """
 
-    def __init__(self, config: KafkaConfig, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, config: KafkaConfig, loop: asyncio.AbstractEventLoop, on_failed: OnFailed = lambda _: None
+    ) -> None:
         self.config = config
+        self._on_failed = on_failed
         self.counters = Counters()
         self.memory = Memory(config.queued_max_request_bytes)
         self.decoding = ThreadPoolExecutor(1, thread_name_prefix="kafka-decode")
@@ -86,6 +89,13 @@ class Gateway:
         await self._brokers.known(METADATA_TIMEOUT_MS)
         await self._add_listeners()
         self._following = [self._loop.create_task(one) for one in (self._follow(), self._quotas.follow())]
+        for task in self._following:
+            task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """End the process where what keeps it up to date has failed: a new one begins in good order."""
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._on_failed(error)
 
     @property
     def port(self) -> int:
@@ -203,8 +213,8 @@ def run(config: KafkaConfig, lifeline: Lifeline) -> None:
     config.check()
 
     @contextmanager
-    def open_role(loop: asyncio.AbstractEventLoop, _: OnFailed) -> Iterator[Gateway]:
-        gateway = Gateway(config, loop)
+    def open_role(loop: asyncio.AbstractEventLoop, on_failed: OnFailed) -> Iterator[Gateway]:
+        gateway = Gateway(config, loop, on_failed)
         try:
             yield gateway
         finally:

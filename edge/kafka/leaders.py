@@ -37,7 +37,7 @@ async def ask_leaders(
     """Return the outcome for each place.
 
     Args:
-        wanted: Places, and how to ask about each once its leader is known.
+        wanted: Places, and how to ask about each once its leader is known; of one named twice the first counts.
         ask: Ask a leader about some; one answer for each, in order.
         failed: Makes an outcome of an error code, where there is no leader or it could not be asked.
         items_max: How many a request may ask about.
@@ -45,7 +45,11 @@ async def ask_leaders(
     await context.brokers.known()
     outcomes: dict[Place, Answer] = {}
     by_leader: dict[int, list[tuple[Place, Item]]] = defaultdict(list)
+    named: set[Place] = set()
     for place, make in wanted:
+        if place in named:
+            continue
+        named.add(place)
         found = context.brokers.partition(*place)
         if found is None or found[1].leader < 0:
             code = ErrorCode.UNKNOWN_TOPIC_OR_PARTITION if found is None else ErrorCode.LEADER_NOT_AVAILABLE

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 WAIT_MS_MAX = 30_000
 GRACE_MS = 2_000
+TURN_BYTES = 1 << 20  # read from a map before others have their turn
 RECORDS_BYTES_MAX = 55 << 20  # in one answer; Kafka's fetch.max.bytes of brokers
 
 
@@ -154,7 +155,10 @@ async def _read(
             asked.append(one)
             continue
         batches = making.fitting(found.batches, all_copied=context.is_tls)
-        left -= sum(batch.nbytes for _, batch in batches)
+        size = sum(batch.nbytes for _, batch in batches)
+        left -= size
+        if size > TURN_BYTES:
+            await asyncio.sleep(0)  # others have their turn
         number, code = one.item.partition, 0
         records: list[Buffer] = []
         count = 0

@@ -10,9 +10,10 @@ import asyncio
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
-from edge.kafka.batches import Refused, from_kafka
+from edge.kafka.batches import Refused, from_kafka, is_compressed
 from edge.kafka.brokers import NoConnection
 from edge.kafka.codec import Request
 from edge.kafka.context import Context
@@ -28,6 +29,7 @@ from ingest.wire.messages import ProducedPartition, ProducePartition, ProduceReq
 GRACE_MS = 1_000  # for the answer that tells that it took too long
 TIMEOUT_MS_MAX = 300_000
 TURN_S = 0.02  # of a client whose batches are checked
+INLINE_BYTES_MAX = 1 << 17  # of a batch checked within the loop; a compressed one may hold a second's work in little
 PORTION_BYTES = LIMITS.batch_bytes_max  # of one request to a broker, and one batch more
 
 Outcome = ProducedPartition
@@ -64,7 +66,7 @@ async def _sorted_out(
         try:
             if named[place] > 1:
                 raise Refused(ErrorCode.INVALID_RECORD, "more than one batch for a partition")
-            leader, partition, batch, count = _checked(context, body, item)
+            leader, partition, batch, count = await _checked(context, body, item)
         except Refused as refused:
             outcomes[place] = Outcome(int(refused.code), message=str(refused))
             counted.came(place, 1)
@@ -77,7 +79,9 @@ async def _sorted_out(
     return outcomes, batches
 
 
-def _checked(context: Context, body: ProduceBody, item: ProducedRecords) -> tuple[int, ProducePartition, bytes, int]:
+async def _checked(
+    context: Context, body: ProduceBody, item: ProducedRecords
+) -> tuple[int, ProducePartition, bytes, int]:
     if body.transactional_id is not None:
         raise Refused(ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED, "transactions are not served")
     if body.acks not in (-1, 0, 1):
@@ -93,7 +97,11 @@ def _checked(context: Context, body: ProduceBody, item: ProducedRecords) -> tupl
         raise Refused(ErrorCode.INVALID_RECORD, "no records")
     if partition.leader < 0:
         raise Refused(ErrorCode.LEADER_NOT_AVAILABLE, f"{item.topic}-{item.partition} has no leader")
-    taken = from_kafka(item.records, keys_needed="compact" in topic.configs.get("cleanup.policy", ""))
+    check = partial(from_kafka, item.records, keys_needed="compact" in topic.configs.get("cleanup.policy", ""))
+    if item.records.nbytes > INLINE_BYTES_MAX or is_compressed(item.records):
+        taken = await asyncio.get_running_loop().run_in_executor(context.decoding, check)
+    else:
+        taken = check()
     asked = ProducePartition(topic.topic_id, item.partition, partition.leader_epoch)
     return partition.leader, asked, b"".join((taken.header, taken.body)), taken.record_count
 

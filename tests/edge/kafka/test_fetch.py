@@ -287,3 +287,31 @@ def test_others_have_their_turn_while_columns_are_made_rows(
         assert time.monotonic() - start > 0.1, "it was not over before"
         assert longest < 0.3
     other.close()
+
+
+def test_a_doorbell_that_fails_tells_who_waits(
+    gateway: Gateway, client: Client, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    topic = filled(cluster, "fetch-failed-bell", records=1)
+    read(client, topic)
+    ask = gateway._brokers.ask
+
+    async def broken(broker_id: int, body: Any, **options: Any) -> Any:
+        if isinstance(body, FetchRequest) and body.max_bytes == 0:
+            raise ValueError("not foreseen")
+        return await ask(broker_id, body, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(gateway._brokers, "ask", broken)
+        read(client, topic, fetch_offset=1, max_wait_ms=100)
+    client.begin(1, 11, **fields_of(1, 11, topic) | {"max_wait_ms": 10_000})
+    start = time.monotonic()
+    client.end(1, 11)
+    waits = fields_of(1, 11, topic) | {"max_wait_ms": 10_000}
+    waits["topics"][0].partitions[0].fetch_offset = 1
+    client.begin(1, 11, **waits)
+    with Producer(cluster.bootstrap) as producer:
+        producer.send(topic, b"news").result(10)
+    (answered,) = client.end(1, 11).responses
+    assert answered.partitions[0].records
+    assert time.monotonic() - start < 5

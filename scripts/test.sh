@@ -12,7 +12,7 @@ for argument in "$@"; do # a file or folder, or one test in it: that alone
     [ ! -e "${argument%%::*}" ] || exec .venv/bin/python -m pytest "$@"
 done
 first=0 second=0
-workers=$(($(nproc) * 2)) # most of them wait for processes
+workers=$(($(nproc) + 1)) # many of them wait for processes
 .venv/bin/python -m pytest tests --ignore tests/faults --ignore tests/simulation -n "$workers" --dist loadfile "$@" || first=$?
 .venv/bin/python -m pytest tests/simulation tests/faults -n auto --dist loadfile "$@" || second=$?
 [ "$first" -ne 5 ] || exit "$second" # 5: with these arguments none of them is chosen

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
+import random
 import socket
 import ssl
 import struct
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -246,9 +248,22 @@ def test_clients_are_told_the_ports_of_their_kind(gateway: Gateway, files: Path)
     assert gateway.tls_port in tls
 
 
+def free_ports(count: int) -> int:
+    """Return the first of some ports in a row that nobody uses, below those that the system hands out."""
+    while True:
+        first = random.randrange(10_000, 32_000)
+        with contextlib.ExitStack() as stack:
+            try:
+                for port in range(first, first + count):
+                    stack.enter_context(socket.socket()).bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        return first
+
+
 @pytest.mark.needs("openssl")
-def test_ports_with_tls_lie_between_those_without(cluster: Cluster, files: Path, free_port: Callable[[], int]) -> None:
-    port, options = free_port(), {"password_file": str(files / "users"), **tls_files(files)}
+def test_ports_with_tls_lie_between_those_without(cluster: Cluster, files: Path) -> None:
+    port, options = free_ports(4), {"password_file": str(files / "users"), **tls_files(files)}
     with running_gateway(cluster.bootstrap, port=port, tls_port=port + 1, **options) as opened:
         assert told_ports(opened) == {port, port + 2}
         assert told_ports(opened, ca=str(files / "server.pem")) == {port + 1, port + 3}

@@ -177,6 +177,8 @@ class Producer:
             except KeyError:
                 state = self._topic(topic)
             if state.strict:
+                if due:
+                    driver.look_after()  # who is refused comes no further: what refuses it may be so no longer
                 state.check_records(keyless=key is None, value_sizes=(len(value or b""),))
             if partition is None:
                 queue = state.only
@@ -240,7 +242,7 @@ class Producer:
             headers, headers_size = self._check_headers(headers)
             share += headers_size
         with self._driver:
-            return self._accumulator.add_run(self._topic(topic), values, key, headers, on_delivery, share)
+            return self._accumulator.add_run(self._heard(topic), values, key, headers, on_delivery, share)
 
     def send_arrays(
         self, topic: str, timestamps: Any = None, keys: Any = None, values: Any = None, *, partition: int | None = None
@@ -267,7 +269,7 @@ class Producer:
             return ArraysDelivery([])
         keys, values = as_column(keys, "key"), as_column(values, "value")
         with self._driver:
-            batches = self._accumulator.add_columns(self._topic(topic), stamps, keys, values, partition)
+            batches = self._accumulator.add_columns(self._heard(topic), stamps, keys, values, partition)
         if self._pipeline.resolved:
             self._pipeline.run_callbacks()
         return ArraysDelivery(batches)
@@ -278,6 +280,13 @@ class Producer:
         if self._serialize_value is not None and value is not None:
             value = self._serialize_value(value)
         return key, value
+
+    def _heard(self, name: str) -> ProducerTopic:
+        """Return a topic; of one that may refuse records hear what is new first."""
+        topic = self._topic(name)
+        if topic.strict and _now_s() * 1000.0 >= self._driver.pump_at_ms:
+            self._driver.look_after()
+        return topic
 
     def _topic(self, name: str) -> ProducerTopic:
         self._driver.check_open()

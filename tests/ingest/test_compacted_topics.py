@@ -44,10 +44,11 @@ def test_a_record_without_a_key_is_refused_and_never_sent(cluster: Cluster) -> N
         producer.send(name, None, b"a").result(10)
         producer.send_run(name, [b"1", b"2"], b"")
         producer.send_arrays(name, keys=np.arange(3), values=np.zeros((3, 4), np.uint8)).result(10)
+        time.sleep(0.5)  # then nobody looks after an idle producer any more
         with Admin(cluster.bootstrap) as admin:
             admin.alter_configs(name, {"cleanup.policy": "delete"})
         deadline = time.monotonic() + 10
-        while True:  # the producer hears of it with its next metadata
+        while True:  # it hears of it with its next metadata
             try:
                 producer.send(name, b"v").result(10)
                 break

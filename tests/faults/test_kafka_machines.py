@@ -55,8 +55,9 @@ class Client:
             )
 
     def _partitions(self, event: str, after: int) -> set[str]:
-        lines = self._events.read_text().splitlines()[after:]
-        return {line.split()[2] for line in lines if line.startswith(event) and line.count(" ") == 2}
+        lines = self._events.read_text().splitlines(keepends=True)[after:]
+        whole = [line.split() for line in lines if line.endswith("\n")]
+        return {words[2] for words in whole if len(words) == 3 and words[0] == event}
 
     def await_all_partitions(self, what: str) -> None:
         """Wait until more was acknowledged and read, of every partition."""

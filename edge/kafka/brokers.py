@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ingest.client.cluster import ANY_BROKER, Answered, Cluster, monotonic_ms
-from ingest.errors import ForebayError, TransportError
+from ingest.errors import ForebayError, RemoteError, TransportError
 from ingest.limits import LIMITS
-from ingest.wire.codes import OUTDATED
+from ingest.wire.codes import OUTDATED, ErrorCode
 from ingest.wire.message import Message
 from ingest.wire.messages import BrokerMetadata, PartitionMetadata, TopicMetadata
 
@@ -164,6 +164,15 @@ class Brokers:
             return found, found.partitions[partition]
         return next(((found, item) for item in found.partitions if item.partition == partition), None)
 
+    def led(self, topic: str, partition: int) -> tuple[TopicMetadata, PartitionMetadata] | ErrorCode:
+        """Return a partition that has a leader, or else what to tell of it; newer metadata is asked for then."""
+        found = self.partition(topic, partition)
+        if found is not None and found[1].leader >= 0:
+            return found
+        code = ErrorCode.UNKNOWN_TOPIC_OR_PARTITION if found is None else ErrorCode.LEADER_NOT_AVAILABLE
+        self.outdated(code)
+        return code
+
     def outdated(self, code: int) -> None:
         """Take note that a broker's answer proved the metadata held here old."""
         if code in OUTDATED:
@@ -234,3 +243,8 @@ def _give_up(answered: asyncio.Future[Answered], broker_id: int) -> None:
 
 class NoConnection(TransportError):
     """Nothing was sent."""
+
+
+def leader_code(error: Exception) -> int:
+    """Return what to tell of a leader that refused, or could not be asked."""
+    return error.code if isinstance(error, RemoteError) else int(ErrorCode.NOT_LEADER_OR_FOLLOWER)

@@ -7,11 +7,10 @@ from collections.abc import Sequence
 
 import structlog
 
-from edge.kafka.brokers import Brokers
+from edge.kafka.brokers import Brokers, leader_code
 from edge.kafka.doorbell import Doorbell, Rung, Watched
 from ingest.client.offsets import ITEMS_MAX
-from ingest.errors import ForebayError, RemoteError
-from ingest.wire.codes import ErrorCode
+from ingest.errors import ForebayError
 from ingest.wire.messages import FetchPartition, FetchRequest
 
 WAIT_MS = 30_000
@@ -79,9 +78,7 @@ class Doorbells:
         except Exception as error:  # whatever it is, who waits is told
             if not isinstance(error, ForebayError):
                 _log.error("a doorbell failed", error=repr(error), exc_info=error)
-            self._brokers.outdated(
-                error.code if isinstance(error, RemoteError) else int(ErrorCode.NOT_LEADER_OR_FOLLOWER)
-            )
+            self._brokers.outdated(leader_code(error))
             await asyncio.sleep(AGAIN_S)
             told = bell.failed(number)
         else:

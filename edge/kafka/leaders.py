@@ -7,8 +7,9 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Protocol, TypeVar
 
+from edge.kafka.brokers import leader_code
 from edge.kafka.context import Context
-from ingest.errors import ForebayError, RemoteError
+from ingest.errors import ForebayError
 from ingest.wire.codes import ErrorCode
 from ingest.wire.messages import PartitionMetadata, TopicMetadata
 
@@ -50,11 +51,9 @@ async def ask_leaders(
         if place in named:
             continue
         named.add(place)
-        found = context.brokers.partition(*place)
-        if found is None or found[1].leader < 0:
-            code = ErrorCode.UNKNOWN_TOPIC_OR_PARTITION if found is None else ErrorCode.LEADER_NOT_AVAILABLE
-            context.brokers.outdated(code)
-            outcomes[place] = failed(int(code))
+        found = context.brokers.led(*place)
+        if isinstance(found, ErrorCode):
+            outcomes[place] = failed(int(found))
         else:
             by_leader[found[1].leader].append((place, make(*found)))
 
@@ -63,7 +62,7 @@ async def ask_leaders(
         try:
             answers = await ask(leader, [item for _, item in some])
         except ForebayError as error:
-            code = error.code if isinstance(error, RemoteError) else int(ErrorCode.NOT_LEADER_OR_FOLLOWER)
+            code = leader_code(error)
             context.brokers.outdated(code)
             return dict.fromkeys(places, failed(code))
         for answer in answers:

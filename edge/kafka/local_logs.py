@@ -92,9 +92,7 @@ class LocalLogs:
         """
         place = (item.topic_id, item.partition)
         known = self._logs.get(place)
-        if (
-            known is None
-        ):  # it has given way to others, or proved wrong to another client, while the disk was waited for
+        if known is None:  # it gave way to others, or proved wrong to one, while the disk was waited for
             return None
         self._read.add(place)
         log = known.log

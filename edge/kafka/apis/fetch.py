@@ -10,16 +10,17 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from edge.kafka.brokers import leader_code
 from edge.kafka.codec import FETCH, Request
 from edge.kafka.context import Context
 from edge.kafka.conversion import Batches, Conversion
 from edge.kafka.doorbell import Watched
 from edge.kafka.fetch_codec import FetchedRecords, encode_fetch
-from edge.kafka.leaders import client_code
+from edge.kafka.leaders import client_code, current_epoch
 from edge.kafka.memory import Making
 from ingest.client.cluster import monotonic_ms
 from ingest.client.offsets import ITEMS_MAX
-from ingest.errors import CorruptBatch, ForebayError, RemoteError
+from ingest.errors import CorruptBatch, ForebayError
 from ingest.records.header import decode_header, verify_batch
 from ingest.wire.codes import ErrorCode
 from ingest.wire.messages import FetchedPartition, FetchPartition, FetchRequest
@@ -54,7 +55,7 @@ async def fetch(context: Context, request: Request) -> list[Buffer]:
         return (
             encode_fetch([], error_code=int(ErrorCode.CLUSTER_AUTHORIZATION_FAILED), **say)
             if version >= 7
-            else (encode_fetch(_refused(body, ErrorCode.CLUSTER_AUTHORIZATION_FAILED), **say))
+            else encode_fetch(_refused(body, ErrorCode.CLUSTER_AUTHORIZATION_FAILED), **say)
         )
     if version >= 7 and body.session_id:
         return encode_fetch([], error_code=int(ErrorCode.FETCH_SESSION_ID_NOT_FOUND), **say)
@@ -93,15 +94,9 @@ def _resolve(context: Context, body: Any) -> tuple[list[_Wanted], dict[Place, Fe
             if (one.topic, number) in named:
                 continue
             named.add((one.topic, number))
-            found = context.brokers.partition(one.topic, number)
-            code = ErrorCode.NONE
-            if found is None:
-                code = ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
-            elif found[1].leader < 0:
-                code = ErrorCode.LEADER_NOT_AVAILABLE
-            if found is None or code:
-                context.brokers.outdated(code)
-                outcomes[one.topic, number] = FetchedRecords(number, int(code))
+            found = context.brokers.led(one.topic, number)
+            if isinstance(found, ErrorCode):
+                outcomes[one.topic, number] = FetchedRecords(number, int(found))
                 continue
             topic, partition = found
             epoch = item.current_leader_epoch
@@ -110,7 +105,7 @@ def _resolve(context: Context, body: Any) -> tuple[list[_Wanted], dict[Place, Fe
                 number,
                 item.fetch_offset,
                 max(0, item.partition_max_bytes),
-                epoch if epoch >= 0 else partition.leader_epoch,
+                current_epoch(epoch, partition),
                 item.last_fetched_epoch,
             )
             wanted.append(_Wanted(one.topic, partition.leader, partition.leader_epoch, asked, epoch))
@@ -190,7 +185,7 @@ async def _ask(
     try:
         answer, payload = await context.brokers.ask(leader, asked, timeout_ms=GRACE_MS, client_id=client_id)
     except ForebayError as error:
-        code = error.code if isinstance(error, RemoteError) else int(ErrorCode.NOT_LEADER_OR_FOLLOWER)
+        code = leader_code(error)
         context.brokers.outdated(code)
         return {(one.topic, one.item.partition): FetchedRecords(one.item.partition, code) for one in some}
     context.throttle(answer.throttle_ms)

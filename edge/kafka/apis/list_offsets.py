@@ -5,11 +5,12 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+from edge.kafka.brokers import leader_code
 from edge.kafka.codec import Request
 from edge.kafka.context import Context
 from edge.kafka.leaders import Place, ask_leaders, client_code, current_epoch
 from ingest.client.offsets import first_at_or_after
-from ingest.errors import CorruptBatch, ForebayError, RemoteError
+from ingest.errors import CorruptBatch, ForebayError
 from ingest.wire.codes import ErrorCode
 from ingest.wire.messages import (
     FetchPartition,
@@ -59,8 +60,7 @@ async def _refined(context: Context, leader: int, wanted: ListOffsetsPartition, 
     try:
         answer, payload = await context.brokers.ask(leader, FetchRequest(0, 1, 1, [item]), timeout_ms=TIMEOUT_MS)
     except ForebayError as error:
-        code = error.code if isinstance(error, RemoteError) else int(ErrorCode.NOT_LEADER_OR_FOLLOWER)
-        return ListedOffset(code)
+        return ListedOffset(leader_code(error))
     (fetched,) = answer.partitions
     if fetched.error_code or fetched.frame < 0:
         return ListedOffset(fetched.error_code or int(ErrorCode.OFFSET_NOT_AVAILABLE))
